@@ -1,0 +1,57 @@
+"""Gray-box regression tests for TensorRT engines.
+
+Importing this package costs nothing: numpy, onnx and the runtimes are loaded when something is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_trtgray.accuracy.compare import Comparison, compare
+    from pytest_trtgray.asserting import assert_outputs_close
+    from pytest_trtgray.engines.base import Engine
+    from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.feeds import Feed, make_feed
+    from pytest_trtgray.findings import Finding
+    from pytest_trtgray.fuzz import profile_feeds, profile_shapes
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Comparison": "accuracy.compare",
+    "Engine": "engines.base",
+    "Feed": "feeds",
+    "Finding": "findings",
+    "Layer": "engines.model",
+    "assert_outputs_close": "asserting",
+    "compare": "accuracy.compare",
+    "make_feed": "feeds",
+    "profile_feeds": "fuzz",
+    "profile_shapes": "fuzz",
+}
+
+__all__ = [
+    "Comparison",
+    "Engine",
+    "Feed",
+    "Finding",
+    "Layer",
+    "__version__",
+    "assert_outputs_close",
+    "compare",
+    "make_feed",
+    "profile_feeds",
+    "profile_shapes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,6 @@
+"""Is it still right? Outputs against the FP32 shadow."""
+
+from pytest_trtgray.accuracy.compare import Comparison, OutputComparison, compare
+from pytest_trtgray.accuracy.tolerance import Tolerance
+
+__all__ = ["Comparison", "OutputComparison", "Tolerance", "compare"]

@@ -1,0 +1,231 @@
+"""The FP32 reference of a model: run as written, on the CPU, without optimisations.
+
+From an FP16 model the reference is the same graph in FP32; from a Q/DQ model the graph without the
+quantisation. What was lost when the weights were rounded cannot be had back: for the accuracy of a
+quantisation itself, give the original model (``--trt-onnx``, ``trt_shadow("model.onnx")``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.dtypes import numpy_dtype
+from pytest_trtgray.engines.model import ShapeRange, TensorSpec
+from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
+from pytest_trtgray.errors import ShapeError
+from pytest_trtgray.files import locked, write_atomically
+
+_FLOAT16, _FLOAT = 10, 1
+_QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
+_UNLIMITED = 2**31 - 1
+
+
+class Shadow:
+    """A model's FP32 reference.
+
+    Args:
+        path: the ONNX model; FP16 and Q/DQ models are turned into FP32 first.
+        cache_dir: where a derived model is kept.
+
+    Attributes:
+        model: the model as given.
+        derived: what was done to it, empty for an FP32 model.
+    """
+
+    def __init__(self, path: Path, cache_dir: Path) -> None:
+        self.model = OnnxModel(path)
+        self.derived = derivations(self.model.proto)
+        source = self._derived_model(cache_dir) if self.derived else self.model
+        self._engine = OnnxRuntimeEngine(
+            source,
+            name=f"{path.stem}-fp32",
+            profiles=({spec.name: _any_shape(spec) for spec in source.inputs},),
+            optimisation="none",
+        )
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the model as given, with its dtypes."""
+        return self.model.inputs
+
+    @property
+    def records(self) -> Any:
+        """What ONNX Runtime said while loading."""
+        return self._engine.records
+
+    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """Infer once, in FP32.
+
+        Args:
+            feed: one array an input; floats of any width are converted.
+
+        Returns:
+            one FP32 array an output (integer outputs as they are).
+
+        Raises:
+            ShapeError: an input is missing or unknown, or its shape does not fit the model.
+        """
+        wanted = {spec.name: spec for spec in self._engine.info.inputs}
+        unknown = set(feed) - set(wanted)
+        if unknown:
+            raise ShapeError(
+                self.model.path.name,
+                f"the FP32 reference has no input {sorted(unknown)}",
+                f"Its inputs are: {', '.join(sorted(wanted))}.",
+            )
+        return self._engine.run(
+            {name: np.asarray(value).astype(numpy_dtype(wanted[name].dtype)) for name, value in feed.items()}
+        )
+
+    def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """The same as :meth:`run`."""
+        return self.run(feed)
+
+    def __repr__(self) -> str:
+        how = f", {' and '.join(self.derived)}" if self.derived else ""
+        return f"<Shadow {self.model.path.name} (FP32, ONNX Runtime CPU, unoptimised{how})>"
+
+    def _derived_model(self, cache_dir: Path) -> OnnxModel:
+        path = cache_dir / f"{self.model.sha256[:32]}-fp32.onnx"
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                write_atomically(path, derive_fp32(self.model.path).SerializeToString())
+        return OnnxModel(path)
+
+
+def derivations(proto: Any) -> tuple[str, ...]:
+    """What :func:`derive_fp32` would do to a model, in words; empty for an FP32 model."""
+    found = []
+    if _uses_fp16(proto.graph):
+        found.append("FP16 widened")
+    if any(node.op_type == _DEQUANTISE for node in proto.graph.node):
+        found.append("Q/DQ removed")
+    return tuple(found)
+
+
+def derive_fp32(path: Path) -> Any:
+    """The FP32 twin of an FP16 or Q/DQ model, as a ModelProto with its weights inside."""
+    import onnx
+
+    proto = onnx.load(str(path))
+    _remove_qdq(proto.graph)
+    _widen(proto.graph)
+    return proto
+
+
+def _any_shape(spec: TensorSpec) -> ShapeRange:
+    low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
+    high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
+    return ShapeRange(low, low, high)
+
+
+def _uses_fp16(graph: Any) -> bool:
+    return any(tensor.data_type == _FLOAT16 for tensor in graph.initializer) or any(
+        attribute.t.data_type == _FLOAT16 or (attribute.name == "to" and attribute.i == _FLOAT16)
+        for node in graph.node
+        for attribute in node.attribute
+    )
+
+
+def _widen(graph: Any) -> None:
+    """Turn every FP16 type of the graph into FP32."""
+    from onnx import numpy_helper
+
+    for tensor in graph.initializer:
+        if tensor.data_type == _FLOAT16:
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+            )
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.data_type == _FLOAT16:
+                widened = numpy_helper.to_array(attribute.t).astype(np.float32)
+                attribute.t.CopyFrom(numpy_helper.from_array(widened, attribute.t.name))
+            if attribute.name == "to" and attribute.i == _FLOAT16:
+                attribute.i = _FLOAT
+            if attribute.HasField("g"):
+                _widen(attribute.g)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == _FLOAT16:
+            value.type.tensor_type.elem_type = _FLOAT
+
+
+def _remove_qdq(graph: Any) -> None:
+    """Bypass Quantize/Dequantize pairs; dequantise weights that are stored as integers."""
+    from onnx import numpy_helper
+
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    quantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == _QUANTISE}
+    replaced: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        if node.op_type == _DEQUANTISE:
+            source = node.input[0]
+            if source in quantised:
+                replaced[node.output[0]] = quantised[source]
+                continue
+            if source in weights and all(name in weights for name in node.input if name):
+                values = _dequantised(node, weights)
+                graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+                continue
+        kept.append(node)
+    outputs = {value.name for value in graph.output}
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = _final(name, replaced)
+    _keep_outputs(graph, outputs, replaced)
+    _drop_unused(graph)
+
+
+def _final(name: str, replaced: Mapping[str, str]) -> str:
+    while name in replaced:
+        name = replaced[name]
+    return name
+
+
+def _keep_outputs(graph: Any, outputs: set[str], replaced: Mapping[str, str]) -> None:
+    """A graph output that was a dequantised tensor keeps its name."""
+    import onnx
+
+    for name in outputs & set(replaced):
+        graph.node.append(onnx.helper.make_node("Identity", [_final(name, replaced)], [name]))
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove the quantisers that nobody reads any more."""
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [
+        node for node in graph.node if node.op_type != _QUANTISE or any(out in used for out in node.output)
+    ]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _dequantised(node: Any, weights: Mapping[str, Any]) -> NDArray[np.float32]:
+    """``(q - zero_point) * scale``, per tensor, per axis or per block (ONNX DequantizeLinear)."""
+    from onnx import numpy_helper
+
+    quantised, scale, *rest = (numpy_helper.to_array(weights[name]) for name in node.input if name)
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    block = next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
+    values = quantised.astype(np.float32)
+    zero = rest[0].astype(np.float32) if rest else np.float32(0)
+
+    def spread(array: Any) -> Any:
+        array = np.asarray(array, dtype=np.float32)
+        if array.ndim == 0 or array.size == 1:
+            return array.reshape(())
+        if block:
+            return np.repeat(array, block, axis=axis)[tuple(slice(size) for size in values.shape)]
+        return array.reshape([-1 if index == axis % values.ndim else 1 for index in range(values.ndim)])
+
+    return np.asarray((values - spread(zero)) * spread(scale), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Baselines: which one is meant, and files that are whole or absent."""

@@ -1,0 +1,99 @@
+"""Engines that were built once: found again by content, whole or absent, built by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_trtgray.errors import EngineError
+from pytest_trtgray.files import dump_json, locked, write_atomically
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CachedEngine:
+    """An engine and what its build told.
+
+    Attributes:
+        path: the engine file.
+        manifest: facts kept beside it: layers, memory, log records, the request that made it.
+        was_cached: whether it was there already.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    was_cached: bool
+
+
+class EngineCache:
+    """A folder of engines.
+
+    Args:
+        folder: created when first needed, with a ``.gitignore`` of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(
+        self, request: Mapping[str, Any], build: Callable[[], tuple[bytes, Mapping[str, Any]]]
+    ) -> CachedEngine:
+        """The engine for ``request``, built now if it is not there.
+
+        Args:
+            request: everything that the engine depends on (model hash, profiles, flags, flavour, version,
+                target); builtins only.
+            build: returns the engine's bytes and facts to keep beside it.
+
+        Raises:
+            EngineError: the folder cannot be written.
+        """
+        key = hashlib.sha256(json.dumps({"schema": SCHEMA, **request}, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{key[:32]}.engine"
+        try:
+            self._prepare()
+            with locked(self.folder / f"{key[:32]}.lock"):
+                manifest = self._read(path)
+                if manifest is not None:
+                    return CachedEngine(path, manifest, was_cached=True)
+                content, facts = build()
+                manifest = {
+                    **facts,
+                    "schema": SCHEMA,
+                    "request": dict(request),
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "engine_bytes": len(content),
+                }
+                write_atomically(path, content)
+                # The manifest comes last: an engine without one counts as not there.
+                write_atomically(path.with_suffix(".json"), dump_json(manifest))
+                return CachedEngine(path, manifest, was_cached=False)
+        except OSError as error:
+            raise EngineError(
+                self.folder,
+                f"the engine cache cannot be used: {error.strerror or error}",
+                "Set the ini option trt_cache_dir to a folder that can be written and has room.",
+            ) from error
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():
+            write_atomically(ignore, b"# Engines built by pytest-trtgray; safe to delete.\n*\n")
+
+    def _read(self, path: Path) -> Mapping[str, Any] | None:
+        """The manifest of a whole, unchanged engine; ``None`` for anything else, which is built anew."""
+        try:
+            manifest = json.loads(path.with_suffix(".json").read_text("utf-8"))
+            content = path.read_bytes()
+        except (OSError, ValueError):
+            return None
+        if manifest.get("schema") != SCHEMA:
+            return None
+        intact = manifest.get("sha256") == hashlib.sha256(content).hexdigest()
+        return manifest if intact else None

@@ -1,0 +1,87 @@
+"""The first 64 bytes of an engine file: family, version, targets and truncation, before native code runs.
+
+Engine files are executable artefacts; nothing of TensorRT sees one that this page would refuse. The layout
+was measured on files of TensorRT for RTX 1.4 to 1.7; ``trtexec --getPlanVersionOnly`` reads the same tag
+and version bytes in files of full TensorRT.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_trtgray.errors import EngineError
+
+HEADER_BYTES = 64
+_FAMILIES = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
+_SIZE_OFFSET, _VERSION_OFFSET, _TARGETS_OFFSET = 16, 24, 32
+_TARGET_BITS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
+
+
+@dataclass(frozen=True)
+class EngineHeader:
+    """What the header says.
+
+    Attributes:
+        runtime: ``tensorrt`` or ``tensorrt_rtx``.
+        version: four numbers, ``1.7.1.116``.
+        plan_bytes: size of the whole plan.
+        targets: compute capabilities that it was compiled for (TensorRT for RTX only).
+    """
+
+    runtime: str
+    version: str
+    plan_bytes: int
+    targets: tuple[str, ...] = ()
+
+
+def read_header(path: Path) -> EngineHeader:
+    """Read and check an engine file's header.
+
+    Raises:
+        EngineError: empty, cut off, or no TensorRT engine at all.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    rebuild = "Build it again, or fetch it again if it came from a store."
+    if size == 0:
+        raise EngineError(path, "the engine file is empty", rebuild)
+    family = _FAMILIES.get(head[:4])
+    if family is None:
+        raise EngineError(path, f"not a TensorRT engine: {describe_content(head)}", rebuild)
+    if len(head) < HEADER_BYTES:
+        raise EngineError(path, f"the engine file is cut off: {size} bytes, not even its header", rebuild)
+    (plan_bytes,) = struct.unpack_from("<Q", head, _SIZE_OFFSET)
+    if plan_bytes > size:
+        raise EngineError(
+            path, f"the engine file is cut off: {size:,} of {plan_bytes:,} bytes are there", rebuild
+        )
+    version = ".".join(str(byte) for byte in head[_VERSION_OFFSET : _VERSION_OFFSET + 4])
+    return EngineHeader(family, version, plan_bytes, _targets(head) if family == "tensorrt_rtx" else ())
+
+
+def describe_content(head: bytes) -> str:
+    """In a few words, what a file that is not what it should be seems to hold."""
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; run `git lfs pull`"
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, probably a failed download"
+    if head.startswith(b"PK\x03\x04"):
+        return "it is a ZIP archive"
+    if head.startswith(b"\x1f\x8b"):
+        return "it is gzip-compressed; unpack it first"
+    if text.startswith((b"{", b"[")):
+        return "it is JSON"
+    return f"it starts with {head[:4]!r}"
+
+
+def _targets(head: bytes) -> tuple[str, ...]:
+    (mask,) = struct.unpack_from("<Q", head, _TARGETS_OFFSET)
+    named = tuple(name for bit, name in enumerate(_TARGET_BITS) if mask >> bit & 1)
+    later = mask >> len(_TARGET_BITS)
+    return (*named, "later") if later else named

@@ -1,0 +1,234 @@
+"""What an engine is made of: frozen data that travel between the rooms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Dim = int | str
+"""A dimension: a size, or the name of a symbol such as ``batch``. Unnamed symbols are called ``?``."""
+
+DTYPE_BITS: Mapping[str, int] = {
+    "float64": 64,
+    "float32": 32,
+    "bfloat16": 16,
+    "float16": 16,
+    "fp8": 8,
+    "int8": 8,
+    "uint8": 8,
+    "fp4": 4,
+    "int4": 4,
+    "uint4": 4,
+}
+"""Data types that say something about a layer's precision, in bits. Index types (int32, int64, bool) do not."""
+
+PRECISION_ORDER = ("float64", "float32", "bfloat16", "float16", "fp8", "int8", "fp4", "int4")
+"""From the finest to the coarsest; the precision of an engine is the coarsest of its layers."""
+
+_QUANTISED = {"uint8": "int8", "uint4": "int4"}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine.
+
+    Attributes:
+        name: tensor name.
+        dtype: numpy's name of the type, or ``bfloat16``, ``fp8``, ``fp4``, ``int4``.
+        shape: sizes and symbols.
+        limits: smallest and largest sensible value, where the model tells (token ids, masks).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+    limits: tuple[float, float] | None = None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether any dimension is symbolic."""
+        return any(isinstance(dim, str) for dim in self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{'x'.join(str(dim) for dim in self.shape)} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """Smallest, optimal and largest shape of one input."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def contains(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape`` has the right rank and every dimension lies between min and max."""
+        return len(shape) == len(self.min) and all(
+            low <= size <= high for low, size, high in zip(self.min, shape, self.max, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return " .. ".join(format_shape(shape) for shape in (self.min, self.opt, self.max))
+
+
+ShapeProfile = Mapping[str, ShapeRange]
+"""An optimization profile: the range of every input, by name."""
+
+
+@dataclass(frozen=True)
+class LayerTensor:
+    """A tensor as the engine's layer listing shows it; ``dtype`` as in :class:`TensorSpec`."""
+
+    name: str
+    dtype: str
+    format: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the built engine.
+
+    Attributes:
+        name: the engine's own name; positional in TensorRT (``…_myl0_7``), never an identity.
+        kind: the engine's layer type, such as ``gemm``, ``kgen``, ``FusedConv``.
+        onnx_nodes: names of the ONNX nodes fused into it: its identity.
+        inputs: activations that it reads.
+        constants: weights that it holds.
+        outputs: activations that it writes.
+        tactic: the kernel chosen, where the engine says.
+        profile: index of the optimization profile.
+    """
+
+    name: str
+    kind: str
+    onnx_nodes: frozenset[str] = frozenset()
+    inputs: tuple[LayerTensor, ...] = ()
+    constants: tuple[LayerTensor, ...] = ()
+    outputs: tuple[LayerTensor, ...] = ()
+    tactic: str = ""
+    profile: int = 0
+
+    @property
+    def precision(self) -> str:
+        """The coarsest floating-point or quantised type that the layer computes on, or ``""``.
+
+        Read from its inputs and weights; a layer that only quantises (its output is coarser than its
+        inputs) still computes in its input's type, one that only dequantises in its output's.
+        """
+        if "dequantize" in self.kind.lower():
+            return coarsest(tensor.dtype for tensor in self.outputs)
+        read = coarsest(tensor.dtype for tensor in (*self.inputs, *self.constants))
+        return read or coarsest(tensor.dtype for tensor in self.outputs)
+
+    @property
+    def title(self) -> str:
+        """What a report calls the layer: its ONNX nodes, shortened; the engine's name if it has none."""
+        nodes = sorted(self.onnx_nodes)
+        if not nodes:
+            return canonical_name(self.name)
+        more = f" (+{len(nodes) - 3} nodes)" if len(nodes) > 3 else ""
+        return " + ".join(nodes[:3]) + more
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the engine asks for, as far as the runtime tells; ``None`` is unknown."""
+
+    weights_bytes: int | None = None
+    activations_bytes: int | None = None
+    scratch_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """Where an engine runs.
+
+    Attributes:
+        name: such as ``NVIDIA H200`` or the processor's model name.
+        kind: ``gpu`` or ``cpu``.
+        sm: compute capability as ``sm_90``; empty for a CPU.
+        memory_bytes: total device memory.
+        details: context that is recorded and shown, never used for look-up (driver, cores, ...).
+    """
+
+    name: str
+    kind: str
+    sm: str = ""
+    memory_bytes: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What is known of an engine without running it.
+
+    Attributes:
+        name: short name for test ids and reports.
+        path: the file it was loaded or built from.
+        runtime: ``onnxruntime``, ``tensorrt`` or ``tensorrt_rtx``.
+        version: of that runtime.
+        inputs: in the model's order.
+        outputs: in the model's order.
+        profiles: optimization profiles; one with min = opt = max for a static model.
+        device: where it runs; ``None`` when this machine cannot run it.
+        targets: the hardware that it was built for, such as ``portable`` or ``x86_64``.
+        memory: see :class:`Memory`.
+    """
+
+    name: str
+    path: str
+    runtime: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profiles: tuple[ShapeProfile, ...]
+    device: DeviceInfo | None = None
+    targets: str = ""
+    memory: Memory = Memory()
+
+
+def coarsest(dtypes: Any) -> str:
+    """The coarsest of several data types, ignoring those that are no precision (int32, int64, bool).
+
+    >>> coarsest(["float32", "int8", "int64"])
+    'int8'
+    """
+    names = {_QUANTISED.get(dtype, dtype) for dtype in dtypes}
+    return max(names & set(PRECISION_ORDER), key=PRECISION_ORDER.index, default="")
+
+
+def canonical_name(name: str) -> str:
+    """An engine's layer name without its positional parts.
+
+    >>> canonical_name("__myl_FcAdd_myl0_7")
+    '__myl_FcAdd'
+    """
+    name = re.sub(r"\s*\[profile \d+\]", "", name)
+    name = re.sub(r"_myl\d+_\d+$", "", name)
+    return re.sub(r"__mye\d+", "__mye", name)
+
+
+def format_shape(shape: tuple[Dim, ...]) -> str:
+    """A shape in trtexec's notation, ``1x3x224x224``; a scalar is ``scalar``."""
+    return "x".join(str(dim) for dim in shape) or "scalar"
+
+
+def format_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Several shapes in trtexec's notation, ``x:1x3,mask:1x8``."""
+    return ",".join(f"{name}:{format_shape(shape)}" for name, shape in shapes.items())
+
+
+def static_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, ShapeRange]:
+    """The profile of a model without symbolic dimensions."""
+    profile = {}
+    for spec in inputs:
+        shape = tuple(int(dim) for dim in spec.shape)
+        profile[spec.name] = ShapeRange(shape, shape, shape)
+    return profile
+
+
+def with_limits(spec: TensorSpec, limits: tuple[float, float] | None) -> TensorSpec:
+    """A copy of ``spec`` that knows the range of sensible values."""
+    return replace(spec, limits=limits)

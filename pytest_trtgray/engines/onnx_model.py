@@ -1,0 +1,264 @@
+"""An ONNX model as the rest of the house needs it: inputs, node names, a content hash, clear refusals."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_trtgray.engines.header import describe_content
+from pytest_trtgray.engines.model import Dim, TensorSpec
+from pytest_trtgray.errors import ModelError
+
+_ONNX_DTYPES: Mapping[int, str] = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "str",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    16: "bfloat16",
+    17: "fp8",
+    18: "fp8",
+    19: "fp8",
+    20: "fp8",
+    21: "uint4",
+    22: "int4",
+    23: "fp4",
+}
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node of the main graph, with the name that reports use."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class OnnxModel:
+    """A checked ONNX file; weights are read only where needed.
+
+    Args:
+        path: the ``.onnx`` file. External data must lie where the model says.
+
+    Raises:
+        ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.proto = _load_proto(self.path)
+        _check_external_data(self.path, self.proto)
+
+    @functools.cached_property
+    def nodes(self) -> tuple[OnnxNode, ...]:
+        """Nodes of the main graph in order; a node without a name is called ``node_of_<output>``, as TensorRT does."""
+        return tuple(
+            OnnxNode(node_name(node), node.op_type, tuple(node.input), tuple(node.output))
+            for node in self.proto.graph.node
+        )
+
+    @functools.cached_property
+    def initializers(self) -> Mapping[str, Any]:
+        """The graph's weights (TensorProto) by name."""
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    @functools.cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a caller has to feed: graph inputs that no initializer provides."""
+        return tuple(
+            _spec(value, self._limits(value.name))
+            for value in self.proto.graph.input
+            if value.name not in self.initializers
+        )
+
+    @functools.cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's outputs."""
+        return tuple(_spec(value, None) for value in self.proto.graph.output)
+
+    @functools.cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Type and shape of every tensor that ONNX shape inference knows, by name."""
+        import onnx
+
+        try:
+            # Strict mode would refuse whole models for one custom operator.
+            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+        except Exception:  # inference is a help, not a need
+            graph = self.proto.graph
+        found = {}
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            if value.type.HasField("tensor_type"):
+                found[value.name] = _spec(value, None)
+        for name, tensor in self.initializers.items():
+            found[name] = TensorSpec(name, dtype_name(tensor.data_type), tuple(tensor.dims))
+        return found
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the model's content: the file and every external data file, in order of their names."""
+        digest = hashlib.sha256()
+        for part in (self.path, *sorted(external_files(self.path, self.proto))):
+            with part.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all initializers as stored."""
+        return sum(_tensor_bytes(tensor) for tensor in self.proto.graph.initializer)
+
+    def _limits(self, name: str) -> tuple[float, float] | None:
+        """Sensible values of an input, where the graph tells: indices stay below the table's length."""
+        if "mask" in name.lower():
+            return (1.0, 1.0)
+        aliases = {name}
+        for node in self.proto.graph.node:
+            if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten") and (
+                node.input and node.input[0] in aliases
+            ):
+                aliases.update(node.output)
+            if node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in aliases:
+                table = self.initializers.get(node.input[0])
+                if table is not None and table.dims:
+                    axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
+                    return (0.0, float(table.dims[axis] - 1))
+        return None
+
+
+def node_name(node: Any) -> str:
+    """The name of an ONNX node; TensorRT's convention where it has none."""
+    return str(node.name) or f"node_of_{next((output for output in node.output if output), '?')}"
+
+
+def dtype_name(onnx_dtype: int) -> str:
+    """The name of an ONNX tensor type; ``unknown`` for one that this version does not know."""
+    return _ONNX_DTYPES.get(onnx_dtype, "unknown")
+
+
+def external_files(path: Path, proto: Any) -> set[Path]:
+    """Files beside the model that hold its weights."""
+    return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
+
+
+def _load_proto(path: Path) -> Any:
+    from google.protobuf.message import DecodeError
+
+    from pytest_trtgray.vendor import quiet_import
+
+    onnx = quiet_import("onnx")
+    if not path.exists():
+        raise ModelError(path, "no such file", "Check the path; it is taken relative to the current folder.")
+    if not path.is_file():
+        raise ModelError(path, "is not a file")
+    if path.stat().st_size == 0:
+        raise ModelError(path, "the ONNX file is empty", "Export or download it again.")
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, OSError, UnicodeDecodeError) as error:
+        raise ModelError(path, _unreadable(path, str(error)), "Export or download it again.") from None
+    # Protocol buffers decode many a random file without complaint; a model has a version and a graph.
+    if not proto.ir_version or not proto.graph.node:
+        what = "has no nodes" if proto.ir_version else _unreadable(path, "no IR version")
+        raise ModelError(path, what, "Export it again and check it with onnx.checker.")
+    return proto
+
+
+def _unreadable(path: Path, error: str) -> str:
+    with path.open("rb") as file:
+        head = file.read(64)
+    # 0x08 is the tag of ir_version, which every exporter writes first.
+    looks_right = head[:1] == b"\x08"
+    reason = "it starts like one, so it is probably cut off" if looks_right else describe_content(head)
+    return f"not a readable ONNX model: {reason} ({error.splitlines()[0] if error else 'no reason given'})"
+
+
+def _check_external_data(path: Path, proto: Any) -> None:
+    folder = Path(os.path.realpath(path.parent))
+    for name, entry in _external_entries(proto):
+        location = path.parent / entry["location"]
+        way_out = f"Copy it beside {path.name}, or save the model with its weights inside."
+        if Path(os.path.realpath(location)).parts[: len(folder.parts)] != folder.parts:
+            raise ModelError(
+                path, f"weight {name!r} lies outside the model's folder: {entry['location']}", way_out
+            )
+        if not location.is_file():
+            raise ModelError(path, f"external data file {location} is missing (weight {name!r})", way_out)
+        needed = int(entry.get("offset", 0)) + int(entry.get("length", 0))
+        size = location.stat().st_size
+        if size < needed:
+            raise ModelError(
+                path,
+                f"external data file {location} is cut off: {size:,} bytes, weight {name!r} ends at {needed:,}",
+                way_out,
+            )
+
+
+def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    for tensor in _all_tensors(proto.graph):
+        if tensor.data_location == 1:  # TensorProto.EXTERNAL
+            yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _all_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _all_tensors(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from _all_tensors(subgraph)
+
+
+def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dims: list[Dim] = []
+    for dim in tensor.shape.dim:
+        dims.append(int(dim.dim_value) if dim.HasField("dim_value") else (dim.dim_param or "?"))
+    return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
+
+
+def _without_weights(proto: Any) -> Any:
+    """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
+    import onnx
+
+    graph = onnx.GraphProto(name=proto.graph.name)
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    graph.value_info.extend(proto.graph.value_info)
+    declared = {value.name for value in graph.input}
+    for tensor in proto.graph.initializer:
+        if _tensor_bytes(tensor) <= 1024 and tensor.data_location != 1:
+            graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    return onnx.ModelProto(
+        ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions, graph=graph
+    )
+
+
+def _tensor_bytes(tensor: Any) -> int:
+    if tensor.data_location == 1:
+        return int(next((e.value for e in tensor.external_data if e.key == "length"), 0))
+    return len(tensor.raw_data) or int(tensor.ByteSize())

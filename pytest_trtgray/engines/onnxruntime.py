@@ -1,0 +1,305 @@
+"""ONNX Runtime as engine and as reference: the CPU everywhere, CUDA through the same code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.device import available_cores, find_cpu, find_gpu
+from pytest_trtgray.engines.model import (
+    DeviceInfo,
+    EngineInfo,
+    Layer,
+    LayerTensor,
+    Memory,
+    ShapeProfile,
+)
+from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
+from pytest_trtgray.engines.provenance import GraphNode, trace_origins
+from pytest_trtgray.errors import EngineError
+from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.vendor import quiet_import
+
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+Optimisation = Literal["all", "none"]
+
+_KERNEL_SUFFIX = "_kernel_time"
+_MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
+_WARNING, _ERROR = 2, 3
+# Said by ONNX Runtime when we ask it to write its optimised graph down, which no user did.
+_OWN_NOISE = "Serializing optimized model with Graph Optimization level greater than"
+
+
+class OnnxRuntimeEngine(Engine):
+    """A model in ONNX Runtime.
+
+    Args:
+        model: the checked model.
+        name: short name for reports.
+        profiles: shapes that :meth:`run` accepts.
+        provider: execution provider that must really be used.
+        optimisation: ``all`` is what ships; ``none`` runs the graph as written and is the reference.
+        device_index: CUDA device, for the CUDA provider.
+        notes: what was assumed about the profiles.
+
+    Raises:
+        EngineError: the model cannot be loaded, or another provider was used silently.
+    """
+
+    def __init__(
+        self,
+        model: OnnxModel,
+        *,
+        name: str,
+        profiles: tuple[ShapeProfile, ...],
+        provider: Provider = "CPUExecutionProvider",
+        optimisation: Optimisation = "all",
+        device_index: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._ort = quiet_import("onnxruntime")
+        self.model = model
+        self.provider = provider
+        self.optimisation = optimisation
+        self.device_index = device_index
+        self.notes = notes
+        self.blocked = ""
+        with SINK.collect("load") as collected, native_stderr():
+            self._session = self._open()
+        self.records: Sequence[Record] = tuple(collected)
+        self.info = EngineInfo(
+            name=name,
+            path=str(model.path),
+            runtime="onnxruntime",
+            version=self._ort.__version__,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            profiles=profiles,
+            device=self._device(),
+            targets=find_cpu().details["architecture"] if provider.startswith("CPU") else "cuda",
+            memory=Memory(weights_bytes=model.weights_bytes),
+        )
+
+    @functools.cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The nodes of ONNX Runtime's optimised graph, each with the ONNX nodes fused into it."""
+        nodes = self._optimised_nodes()
+        original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
+        graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes.nodes]
+        origins = trace_origins(original, graph, self.model.initializers)
+        outputs_of = {node.name: node.outputs for node in self.model.nodes}
+        layers = []
+        for node, origin in zip(nodes.nodes, origins, strict=True):
+            made = [tensor for name in origin for tensor in outputs_of[name]]
+            layers.append(
+                Layer(
+                    name=node.name,
+                    kind=node.op_type,
+                    onnx_nodes=origin,
+                    inputs=self._tensors([t for t in node.input if t not in nodes.constants], nodes.constants),
+                    constants=self._tensors([t for t in node.input if t in nodes.constants], nodes.constants),
+                    outputs=self._tensors(node.output, nodes.constants, made),
+                    tactic=str(node.domain),
+                )
+            )
+        return tuple(layers)
+
+    @property
+    def timing_method(self) -> Mapping[str, str]:
+        """The provider, its threads, and where the two kinds of times come from."""
+        method = {"layers": "onnxruntime-profiler", "engine": "wall-clock", "provider": self.provider}
+        if self.provider.startswith("CPU"):
+            method["threads"] = str(available_cores())
+        return method
+
+    @contextmanager
+    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+        """A fresh session; a profiled one has ONNX Runtime's own profiler switched on."""
+        arrays = self.checked(feed)
+        with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
+            with native_stderr():
+                session = self._open(profile_prefix=str(Path(folder) / "profile") if profiled else None)
+            context = _OrtTiming(session, arrays, profiled=profiled)
+            try:
+                yield context
+            finally:
+                context.close()
+
+    def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        names = [spec.name for spec in self.info.outputs]
+        try:
+            values = self._session.run(names, feed)
+        except Exception as error:  # onnxruntime has an exception class for every status code
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
+            raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {first}") from error
+        return dict(zip(names, (np.asarray(value) for value in values), strict=True))
+
+    def _open(self, *, profile_prefix: str | None = None, optimised_path: Path | None = None) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = _ERROR if optimised_path else _WARNING
+        level = "ORT_ENABLE_ALL" if self.optimisation == "all" else "ORT_DISABLE_ALL"
+        options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
+        if profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        if optimised_path:
+            options.optimized_model_filepath = str(optimised_path)
+            # Weights go to a file of their own: the graph is all that is wanted, and 2 GiB is a limit.
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", "weights.bin"
+            )
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_min_size_in_bytes", "256"
+            )
+        source = self._source(options)
+        try:
+            session = self._ort.InferenceSession(source, options, providers=self._providers())
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                self.model.path,
+                f"ONNX Runtime {self._ort.__version__} cannot load it: {str(error).splitlines()[0]}",
+                "Check the model with onnx.checker, and its opset against this ONNX Runtime.",
+            ) from error
+        used = session.get_providers()
+        if used[0] != self.provider:
+            raise EngineError(
+                self.model.path,
+                f"ONNX Runtime fell back to {used[0]}, {self.provider} was asked for",
+                "See its log above; often a CUDA or cuDNN library of another version.",
+            )
+        session.disable_fallback()
+        return session
+
+    def _source(self, options: Any) -> str | bytes:
+        """The path; for a model with unnamed nodes its bytes with the names that the reports use."""
+        if all(node.name for node in self.model.proto.graph.node):
+            return str(self.model.path)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self.model.path.parent.resolve())
+        )
+        proto = type(self.model.proto)()
+        proto.CopyFrom(self.model.proto)
+        if proto.ByteSize() > _MAX_INLINE_BYTES:
+            return str(self.model.path)
+        for node in proto.graph.node:
+            node.name = node_name(node)
+        return bytes(proto.SerializeToString())
+
+    def _providers(self) -> list[Any]:
+        available = self._ort.get_available_providers()
+        if self.provider not in available:
+            raise EngineError(
+                "onnxruntime",
+                f"this build has no {self.provider}; it has {', '.join(available)}",
+                "Install onnxruntime-gpu: pip install 'pytest-trtgray[gpu]'.",
+            )
+        if self.provider == "CUDAExecutionProvider":
+            # TF32 would make an FP32 reference that is none.
+            cuda = (self.provider, {"device_id": str(self.device_index), "use_tf32": "0"})
+            return [cuda, "CPUExecutionProvider"]
+        return [self.provider]
+
+    def _device(self) -> DeviceInfo | None:
+        return find_cpu() if self.provider.startswith("CPU") else find_gpu(self.device_index)
+
+    def _optimised_nodes(self) -> _OptimisedGraph:
+        import onnx
+
+        with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
+            path = Path(folder) / "optimised.onnx"
+            with native_stderr():
+                self._open(optimised_path=path)
+            graph = onnx.load(str(path), load_external_data=False).graph
+        return _OptimisedGraph(
+            tuple(graph.node), {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
+        )
+
+    def _tensors(
+        self, names: Sequence[str], constants: Mapping[str, str], origins: Sequence[str] = ()
+    ) -> tuple[LayerTensor, ...]:
+        """Tensors with their types; a tensor that ONNX Runtime made up has the type of what it stands for."""
+        known = self.model.tensors
+        fallback = next((known[name].dtype for name in origins if name in known), "")
+        return tuple(
+            LayerTensor(name, constants.get(name) or (known[name].dtype if name in known else fallback))
+            for name in names
+            if name
+        )
+
+
+class _OptimisedGraph:
+    def __init__(self, nodes: tuple[Any, ...], constants: Mapping[str, str]) -> None:
+        self.nodes = nodes
+        self.constants = constants
+
+
+class _OrtTiming:
+    """One session of ONNX Runtime with its feed."""
+
+    def __init__(self, session: Any, feed: dict[str, NDArray[Any]], *, profiled: bool) -> None:
+        self._session = session
+        self._feed = feed
+        self._profile: Path | None = None
+        self._profiled = profiled
+
+    def run(self) -> float:
+        started = time.perf_counter_ns()
+        self._session.run(None, self._feed)
+        return (time.perf_counter_ns() - started) / 1e3
+
+    def layer_times(self) -> list[dict[str, float]]:
+        self.close()
+        if self._profile is None:
+            return []
+        return read_profile(json.loads(self._profile.read_bytes()))
+
+    def close(self) -> None:
+        if self._profiled and self._profile is None:
+            self._profile = Path(self._session.end_profiling())
+
+
+def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Per ``model_run`` of an ONNX Runtime profile, microseconds of each node by name.
+
+    A node that runs several times in one inference (inside a Loop) is summed.
+    """
+    runs = sorted(
+        (event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run"
+    )
+    kernels = sorted(
+        (
+            (event["ts"], event["name"][: -len(_KERNEL_SUFFIX)], float(event["dur"]))
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)
+        ),
+        key=lambda kernel: kernel[0],
+    )
+    times: list[dict[str, float]] = [{} for _ in runs]
+    current = 0
+    for started, name, duration in kernels:
+        while current + 1 < len(runs) and started > runs[current][1]:
+            current += 1
+        if times:
+            times[current][name] = times[current].get(name, 0.0) + duration
+    return times
+
+
+def choose_provider(device_index: int = 0) -> Provider:
+    """CUDA where a GPU and a build that can use it are there, else the CPU."""
+    ort = quiet_import("onnxruntime")
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    return "CUDAExecutionProvider" if has_cuda and find_gpu(device_index) else "CPUExecutionProvider"

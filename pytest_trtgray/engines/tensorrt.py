@@ -1,0 +1,432 @@
+"""TensorRT and TensorRT for RTX behind one adapter.
+
+Members differ between 8.5 and 11 and between the flavours; the adapter asks ``hasattr`` and knows enums by
+name, never by number (``STRONGLY_TYPED`` is 1 in 10.x and 0 in 11.x). The builder of TensorRT for RTX runs
+without a GPU; everything else asks :func:`~pytest_trtgray.engines.device.find_gpu` first, because on a
+machine without a driver some objects of TensorRT crash the process when they are only looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.header import EngineHeader, read_header
+from pytest_trtgray.engines.layer_listing import (
+    datatype,
+    layers_from_json,
+    layers_from_log,
+    layers_from_rows,
+    layers_to_rows,
+    memory_from_log,
+)
+from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
+from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.errors import EngineError, NotRunnableError
+from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.records import SINK, LogSeverity, Record, problems
+from pytest_trtgray.vendor import quiet_import
+
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+
+PRODUCT = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+_SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
+_MAX_KEPT_MESSAGE = 20_000
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        flavour: which TensorRT.
+        profiles: optimization profiles.
+        tf32: whether FP32 layers may compute in TF32 (TensorRT's default); off for a reference.
+    """
+
+    flavour: Flavour
+    profiles: tuple[ShapeProfile, ...]
+    tf32: bool = True
+
+
+def version_of(flavour: Flavour) -> str:
+    """The installed version.
+
+    Raises:
+        EngineError: not installed.
+    """
+    return str(quiet_import(flavour).__version__)
+
+
+def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any]]:
+    """Build an engine: strongly typed, with detailed layer information.
+
+    Returns:
+        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records``, ``build_s``.
+
+    Raises:
+        EngineError: the model does not parse or does not build; carries the first cause from the log.
+    """
+    if request.flavour == "tensorrt" and find_gpu() is None:
+        raise NotRunnableError(
+            model.path.name,
+            f"building with TensorRT needs a GPU: {no_gpu_reason()}",
+            "Use --trt-runtime=tensorrt_rtx, whose builder needs none, or run on a GPU machine.",
+        )
+    backend = _polygraphy(request.flavour)
+    started = time.perf_counter()
+    with SINK.collect("build") as records, native_stderr():
+        try:
+            engine = _build(backend, model, request)
+        except backend.error as error:
+            raise EngineError(
+                model.path,
+                f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
+                + _first_cause(records, str(error)),
+                "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            ) from None
+    messages = [record.message for record in records]
+    memory = memory_from_log(messages)
+    facts = {
+        "layers": layers_to_rows(layers_from_log(messages)),
+        "memory": {name: value for name, value in vars(memory).items() if value is not None},
+        "records": [_kept(record) for record in records if record.severity != "verbose"],
+        "build_s": round(time.perf_counter() - started, 3),
+    }
+    return engine, facts
+
+
+class TensorRTEngine(Engine):
+    """An engine of either flavour.
+
+    Args:
+        path: the engine file.
+        name: short name for reports.
+        model: the ONNX model behind it, if known: input limits, and tensor specs without a GPU.
+        profiles: of the build; read from the engine where there is a GPU.
+        facts: what :func:`build` told, if it was built here.
+        targets: the hardware it was built for.
+        notes: what was assumed about the profiles.
+        device_index: CUDA device.
+
+    Raises:
+        EngineError: damaged, made by another version, or refused by TensorRT.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        model: OnnxModel | None = None,
+        profiles: tuple[ShapeProfile, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+        targets: str = "",
+        notes: tuple[str, ...] = (),
+        device_index: int = 0,
+    ) -> None:
+        self.path = path
+        self.header = read_header(path)
+        self.notes = notes
+        self._facts = facts or {}
+        self._device_index = device_index
+        self._runner: Any = None
+        flavour: Flavour = "tensorrt_rtx" if self.header.runtime == "tensorrt_rtx" else "tensorrt"
+        self.flavour = flavour
+        check_version(path, self.header)
+        device = find_gpu(device_index)
+        self.blocked = "" if device else f"running a {PRODUCT[flavour]} engine needs a GPU: " + no_gpu_reason(
+            device_index
+        )
+        self._engine: Any = None
+        loaded: tuple[Record, ...] = ()
+        if device is not None:
+            with SINK.collect("load") as collected, native_stderr():
+                self._engine = _deserialize(path, flavour, self.header)
+            loaded = tuple(collected)
+        self.records: Sequence[Record] = (
+            *(Record.from_dict(record) for record in self._facts.get("records", ())),
+            *loaded,
+        )
+        limits = {spec.name: spec.limits for spec in model.inputs} if model else {}
+        inputs = self._specs("INPUT", limits) if self._engine else (model.inputs if model else ())
+        outputs = self._specs("OUTPUT", {}) if self._engine else (model.outputs if model else ())
+        self.info = EngineInfo(
+            name=name,
+            path=str(path),
+            runtime=flavour,
+            version=self.header.version,
+            inputs=inputs,
+            outputs=outputs,
+            profiles=profiles or (self._profiles(inputs) if self._engine else ()),
+            device=device,
+            targets=targets or "+".join(self.header.targets),
+            memory=Memory(**self._facts.get("memory", {})),
+        )
+
+    @functools.cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """From the build's log where it was built here (the same on every machine), else the inspector."""
+        if rows := self._facts.get("layers"):
+            return tuple(layers_from_rows(rows))
+        if self._engine is None:
+            raise NotRunnableError(
+                self.info.name,
+                f"the layers of an engine file are only shown on a GPU: {no_gpu_reason(self._device_index)}",
+                "Give the .onnx instead of the engine: the build's log lists them on any machine.",
+            )
+        trt = quiet_import(self.flavour)
+        inspector = self._engine.create_engine_inspector()
+        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        return tuple(layers_from_json(json.loads(text)))
+
+    @property
+    def timing_method(self) -> Mapping[str, str]:
+        """TensorRT's profiler for layers; the engine by wall clock around transfers and execution."""
+        return {"layers": "tensorrt-profiler", "engine": "wall-clock-with-transfers", "cuda_graph": "off"}
+
+    @contextmanager
+    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+        """A fresh execution context, with TensorRT's profiler if ``profiled``."""
+        self.require_runnable()
+        arrays = self.checked(feed)
+        trt = quiet_import(self.flavour)
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise EngineError(self.info.name, "TensorRT cannot create an execution context", "See trt_log.")
+        profiler = _layer_clock(trt)() if profiled else None
+        if profiler is not None:
+            # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
+            context.profiler = profiler
+        with self._polygraphy_runner(context) as runner:
+            yield _TrtTiming(runner, arrays, profiler)
+
+    def close(self) -> None:
+        """Free the engine and its context."""
+        if self._runner is not None:
+            self._runner.deactivate()
+        self._runner = self._engine = None
+
+    def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self._runner is None:
+            self._runner = self._polygraphy_runner(self._engine)
+            self._runner.activate()
+        backend = _polygraphy(self.flavour)
+        with SINK.collect("run") as records, native_stderr():
+            try:
+                outputs = self._runner.infer(feed, copy_outputs_to_host=True)
+            except backend.error as error:
+                raise EngineError(
+                    self.info.name, f"TensorRT failed: {_first_cause(records, str(error))}"
+                ) from None
+        return {name: np.array(value) for name, value in outputs.items()}
+
+    def _polygraphy_runner(self, engine_or_context: Any) -> Any:
+        return _polygraphy(self.flavour).trt.TrtRunner(engine_or_context, name=self.info.name)
+
+    def _specs(
+        self, mode: str, limits: Mapping[str, tuple[float, float] | None]
+    ) -> tuple[TensorSpec, ...]:
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        return tuple(
+            TensorSpec(
+                name,
+                datatype(self._engine.get_tensor_dtype(name).name),
+                tuple(dim if dim >= 0 else "?" for dim in self._engine.get_tensor_shape(name)),
+                limits.get(name),
+            )
+            for name in names
+            if self._engine.get_tensor_mode(name).name == mode
+        )
+
+    def _profiles(self, inputs: Sequence[TensorSpec]) -> tuple[ShapeProfile, ...]:
+        return tuple(
+            {
+                spec.name: ShapeRange(
+                    *(tuple(shape) for shape in self._engine.get_tensor_profile_shape(spec.name, index))
+                )
+                for spec in inputs
+            }
+            for index in range(self._engine.num_optimization_profiles)
+        )
+
+
+class _TrtTiming:
+    def __init__(self, runner: Any, feed: dict[str, NDArray[Any]], profiler: Any) -> None:
+        self._runner = runner
+        self._feed = feed
+        self._profiler = profiler
+
+    def run(self) -> float:
+        if self._profiler is not None:
+            self._profiler.times.append({})
+        started = time.perf_counter_ns()
+        self._runner.infer(self._feed)
+        return (time.perf_counter_ns() - started) / 1e3
+
+    def layer_times(self) -> list[dict[str, float]]:
+        return list(self._profiler.times) if self._profiler is not None else []
+
+
+def check_version(path: Path, header: EngineHeader) -> None:
+    """Refuse an engine that another version made, before native code sees it.
+
+    Raises:
+        EngineError: says which version made it and which is installed.
+    """
+    flavour: Flavour = "tensorrt_rtx" if header.runtime == "tensorrt_rtx" else "tensorrt"
+    product = PRODUCT[flavour]
+    installed = version_of(flavour)
+    made_by, here = header.version.split(".")[:3], installed.split(".")[:3]
+    if made_by != here:
+        raise EngineError(
+            path,
+            f"was built by {product} {header.version}, {installed} is installed",
+            f"Build it again with {installed} (give the .onnx to --trt-engine), or install {header.version}.",
+        )
+
+
+class _Polygraphy:
+    def __init__(self, flavour: Flavour) -> None:
+        import polygraphy
+
+        config = quiet_import("polygraphy.config")
+        config.USE_TENSORRT_RTX = flavour == "tensorrt_rtx"
+        self.trt = quiet_import("polygraphy.backend.trt")
+        self.rtx = quiet_import("polygraphy.backend.tensorrt_rtx") if flavour == "tensorrt_rtx" else None
+        self.error = quiet_import("polygraphy.exception").PolygraphyException
+        self.version = polygraphy.__version__
+        quiet_import("polygraphy.logger").G_LOGGER.module_severity = _SILENT
+        quiet_import("polygraphy.backend.trt.util").TRT_LOGGER = _logger(flavour)
+
+
+_flavour_in_use: list[Flavour] = []
+
+
+def _polygraphy(flavour: Flavour) -> _Polygraphy:
+    # Polygraphy decides for one flavour when its backend is imported, for the whole process.
+    if _flavour_in_use and _flavour_in_use[0] != flavour:
+        raise EngineError(
+            PRODUCT[flavour],
+            f"this process already uses {PRODUCT[_flavour_in_use[0]]}",
+            "Test the two flavours in two runs of pytest.",
+        )
+    _flavour_in_use[:] = [flavour]
+    return _cached_polygraphy(flavour)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_polygraphy(flavour: Flavour) -> _Polygraphy:
+    return _Polygraphy(flavour)
+
+
+def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> bytes:
+    trt = quiet_import(request.flavour)
+    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    with SINK.phase("parse"):
+        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
+    if network[1].num_layers == 0:
+        raise backend.error("the parser found no layers")
+    profiles = [_to_polygraphy(backend, profile) for profile in request.profiles]
+    make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
+    common = {} if backend.rtx else {"tf32": request.tf32}
+    config = make_config(
+        profiles=profiles, profiling_verbosity=trt.ProfilingVerbosity.DETAILED, **common
+    )
+    if backend.rtx and not request.tf32:
+        config = backend.trt.PostprocessConfig(
+            config, func=lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32)
+        )
+    return bytes(backend.trt.engine_bytes_from_network(network, config=config))
+
+
+def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
+    made = backend.trt.Profile()
+    for name, bounds in profile.items():
+        made.add(name, bounds.min, bounds.opt, bounds.max)
+    return made
+
+
+def _deserialize(path: Path, flavour: Flavour, header: EngineHeader) -> Any:
+    trt = quiet_import(flavour)
+    with SINK.collect("load") as records:
+        runtime = trt.Runtime(_logger(flavour))
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        gpu = find_gpu()
+        targets = f" It was built for {', '.join(header.targets)}." if header.targets else ""
+        raise EngineError(
+            path,
+            f"{PRODUCT[flavour]} {header.version} refuses it on {gpu.name if gpu else 'this machine'} "
+            f"({gpu.sm if gpu else 'no GPU'}): {_first_cause(records, 'no reason given')}",
+            f"Build it again on this kind of GPU.{targets}",
+        )
+    # An engine does not keep its runtime alive.
+    _runtimes.append(runtime)
+    return engine
+
+
+_runtimes: list[Any] = []
+
+
+def _first_cause(records: Any, fallback: str) -> str:
+    """The first error of a cascade; the last line of it is mostly a consequence."""
+    said = [r for r in problems(records) if r.severity != "warning"]
+    text = said[0].message if said else fallback
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return " ".join(lines[:3]) if lines else fallback
+
+
+def _kept(record: Record) -> dict[str, Any]:
+    kept = record.to_dict()
+    kept["message"] = record.message[:_MAX_KEPT_MESSAGE]
+    return kept
+
+
+@functools.lru_cache(maxsize=2)
+def _logger(flavour: Flavour) -> Any:
+    """The one logger of this process for a flavour; it feeds the sink and never raises."""
+    trt = quiet_import(flavour)
+    names: dict[str, LogSeverity] = {
+        "INTERNAL_ERROR": "internal_error",
+        "ERROR": "error",
+        "WARNING": "warning",
+        "INFO": "info",
+        "VERBOSE": "verbose",
+    }
+
+    class Bridge(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            SINK.say(names.get(getattr(severity, "name", ""), "info"), flavour, message)
+
+    return Bridge()
+
+
+def _layer_clock(trt: Any) -> Any:
+    """A profiler class of ``trt`` that notes microseconds of each layer, per inference."""
+
+    class LayerClock(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.times: list[dict[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            if self.times:
+                now = self.times[-1]
+                now[layer_name] = now.get(layer_name, 0.0) + ms * 1e3
+
+    return LayerClock

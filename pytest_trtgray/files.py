@@ -1,0 +1,112 @@
+"""Files that are whole or absent: atomic writes, content hashes, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LOCK_TIMEOUT_S = 3600.0
+"""A large engine builds for tens of minutes; a second process waits that long for the first."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` so that readers see the old file or the new one, never a part.
+
+    A temporary file in the same folder is written, flushed to the disk and renamed; on any failure it is
+    removed and the old file stays.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; a baseline is as readable as any other file of the checkout.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def dump_json(data: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and a final newline; rejects NaN and infinities.
+
+    Lists of plain numbers and strings stay on one line: a baseline is read and reviewed as a diff.
+    """
+    return (_render(data, 0) + "\n").encode()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``, which is created and left in place."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(path), timeout=LOCK_TIMEOUT_S):
+        yield
+
+
+def _umask() -> int:
+    # The umask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can open a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _render(data: Any, depth: int) -> str:
+    if isinstance(data, dict) and data:
+        pad = "  " * (depth + 1)
+        items = ",\n".join(
+            f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_render(data[key], depth + 1)}"
+            for key in sorted(data, key=str)
+        )
+        return "{\n" + items + "\n" + "  " * depth + "}"
+    if isinstance(data, list | tuple) and any(isinstance(item, dict | list | tuple) for item in data):
+        pad = "  " * (depth + 1)
+        flat = all(_is_flat(item) for item in data)
+        render = _render_flat if flat else (lambda item: _render(item, depth + 1))
+        return "[\n" + ",\n".join(f"{pad}{render(item)}" for item in data) + "\n" + "  " * depth + "]"
+    return _render_flat(data)
+
+
+def _render_flat(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _is_flat(item: Any) -> bool:
+    """A table row: a small object of scalars and lists of scalars, kept on one line."""
+    if isinstance(item, dict):
+        return all(not isinstance(value, dict) for value in item.values())
+    return True

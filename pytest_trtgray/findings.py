@@ -1,0 +1,75 @@
+"""The one value that crosses all rooms: what was found, how sure, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+Severity = Literal["error", "warning", "advice"]
+"""``error`` fails the test, ``warning`` is shown and does not, ``advice`` is worth knowing."""
+
+Evidence = Mapping[str, "float | int | str | None"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One observation with its evidence and remedy.
+
+    Attributes:
+        severity: ``error``, ``warning`` or ``advice``.
+        where: the layer (by its ONNX nodes), tensor, log line or file.
+        what: one line, readable without the rest.
+        evidence: numbers with their unit in the key (``before_us``, ``change_percent``).
+        remedy: what to do next.
+        rule: stable identifier, such as ``structure.node-added``.
+    """
+
+    severity: Severity
+    where: str
+    what: str
+    rule: str
+    evidence: Evidence = field(default_factory=dict)
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        if self.severity not in get_args(Severity):
+            raise ValueError(f"severity must be one of {get_args(Severity)}, not {self.severity!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, fit for JSON."""
+        return {**asdict(self), "evidence": dict(self.evidence)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Finding:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            severity=data["severity"],
+            where=data["where"],
+            what=data["what"],
+            rule=data["rule"],
+            evidence=dict(data.get("evidence", {})),
+            remedy=data.get("remedy", ""),
+        )
+
+
+def errors(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that fail a test."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def listing(findings: Iterable[Finding], limit: int = 12) -> str:
+    """Findings as indented lines, each remedy once below the findings that share it."""
+    shown = list(findings)
+    lines: list[str] = []
+    remedies: list[str] = []
+    for finding in shown[:limit]:
+        first, *rest = finding.what.splitlines() or [""]
+        lines.append(f"  {first}")
+        lines.extend(f"    {line}" for line in rest)
+        if finding.remedy and finding.remedy not in remedies:
+            remedies.append(finding.remedy)
+    if len(shown) > limit:
+        lines.append(f"  ... and {len(shown) - limit} more")
+    lines.extend(f"  -> {remedy}" for remedy in remedies)
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What the runtimes say while they build, load and run: captured, structured, diagnosed."""

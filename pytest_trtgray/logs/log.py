@@ -1,0 +1,72 @@
+"""An engine's log as a test sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pytest_trtgray.findings import Finding, errors, listing
+from pytest_trtgray.logs.records import Record
+
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
+_SOURCE = re.compile(r"^\S+\.(?:cc|cpp|h):\d+ \S+\] ")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a runtime said about one engine.
+
+    Attributes:
+        records: whole messages, in order.
+    """
+
+    records: tuple[Record, ...]
+
+    @property
+    def errors(self) -> tuple[Record, ...]:
+        """Messages of severity error and worse."""
+        return tuple(r for r in self.records if r.severity in ("error", "internal_error"))
+
+    @property
+    def warnings(self) -> tuple[Record, ...]:
+        """Messages of severity warning."""
+        return tuple(r for r in self.records if r.severity == "warning")
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Errors and warnings; messages that differ in names and numbers only are one finding."""
+        return (*_grouped(self.errors, "error"), *_grouped(self.warnings, "warning"))
+
+    def check(self) -> None:
+        """Fail if the log has errors.
+
+        Raises:
+            AssertionError: the first error, then the others.
+        """
+        __tracebackhide__ = True
+        failing = errors(self.findings)
+        if failing:
+            first = failing[0].what.splitlines()[0]
+            raise AssertionError(f"log has {len(failing)} errors: {first}\n{listing(failing)}")
+
+
+def _grouped(records: Iterable[Record], severity: str) -> list[Finding]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(_VARIABLE.sub("_", record.message), []).append(record)
+    findings = []
+    for members in groups.values():
+        first = members[0]
+        text = _SOURCE.sub("", first.message).strip()
+        more = f" (and {len(members) - 1} like it)" if len(members) > 1 else ""
+        findings.append(
+            Finding(
+                "error" if severity == "error" else "warning",
+                first.producer,
+                f"{first.producer}: {text}{more}",
+                f"log.{severity}",
+                {"messages": len(members), "phase": first.phase},
+            )
+        )
+    return findings

@@ -1,0 +1,102 @@
+"""One message of a runtime, and the process-wide place where messages arrive."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+LogSeverity = Literal["internal_error", "error", "warning", "info", "verbose"]
+SEVERITIES: tuple[LogSeverity, ...] = ("internal_error", "error", "warning", "info", "verbose")
+
+MAX_RECORDS = 200_000
+"""A verbose BERT-base build says 26,000 lines; beyond this the oldest VERBOSE and INFO ones are dropped."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One whole message; it may have many lines.
+
+    Attributes:
+        severity: see :data:`SEVERITIES`.
+        producer: ``tensorrt``, ``tensorrt_rtx``, ``onnxruntime``, ``stderr``.
+        message: the text, as said.
+        phase: ``parse``, ``build``, ``load``, ``run``.
+        time_s: seconds since the epoch.
+        thread: identifier of the thread that said it.
+    """
+
+    severity: LogSeverity
+    producer: str
+    message: str
+    phase: str = ""
+    time_s: float = 0.0
+    thread: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, fit for JSON Lines."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
+
+
+class LogSink:
+    """Collects the messages of all runtimes of a process; safe to call from any thread.
+
+    :meth:`say` is called from C++ callbacks and therefore never raises.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._collectors: list[deque[Record]] = []
+        self._phase = ""
+
+    def say(self, severity: LogSeverity, producer: str, message: str) -> None:
+        """Take one message."""
+        with contextlib.suppress(Exception):
+            record = Record(
+                severity, producer, message, self._phase, round(time.time(), 3), threading.get_ident()
+            )
+            with self._lock:
+                for collector in self._collectors:
+                    collector.append(record)
+
+    @contextlib.contextmanager
+    def collect(self, phase: str) -> Iterator[deque[Record]]:
+        """All messages said inside the ``with`` block, by any thread."""
+        collected: deque[Record] = deque(maxlen=MAX_RECORDS)
+        with self._lock:
+            self._collectors.append(collected)
+            outer, self._phase = self._phase, phase
+        try:
+            yield collected
+        finally:
+            with self._lock:
+                # by identity: two empty collectors are equal
+                self._collectors = [other for other in self._collectors if other is not collected]
+                self._phase = outer
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Messages said inside the ``with`` block belong to phase ``name``."""
+        outer, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._phase = outer
+
+
+SINK = LogSink()
+"""The one sink of this process: TensorRT allows one logger a process and warns about a second."""
+
+
+def problems(records: Any) -> list[Record]:
+    """Errors and warnings, in order."""
+    return [record for record in records if record.severity in ("internal_error", "error", "warning")]

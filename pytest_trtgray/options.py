@@ -1,0 +1,150 @@
+"""Options and ini values, with help that a newcomer understands."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+
+class _NotYet(argparse.Action):
+    """An option whose name is reserved: a clear error now, no surprise later."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        raise pytest.UsageError(f"{option_string} is reserved for a coming version of pytest-trtgray")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare everything on the command line."""
+    group = parser.getgroup("trtgray", "TensorRT engines (pytest-trtgray)")
+    add = group.addoption
+    add(
+        "--trt-engine",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="Engine to test: .engine or .plan, or .onnx to be built. Repeatable; tests that use trt_engine run "
+        "once for each. Without tests of your own, a built-in suite runs",
+    )
+    add(
+        "--trt-onnx",
+        metavar="PATH",
+        help="The ONNX model behind the engine: names its layers and is the FP32 reference for its outputs",
+    )
+    add(
+        "--trt-against",
+        action=_NotYet,
+        metavar="PATH",
+        help="(Reserved) second engine, measured in turn with the first",
+    )
+    for which in ("min", "opt", "max"):
+        add(
+            f"--trt-{which}-shapes",
+            action="append",
+            default=[],
+            metavar="NAME:1x3x224x224[,...]",
+            help=f"{which.capitalize()} shape of every dynamic input, in trtexec's notation. Repeat all three for "
+            "a further optimization profile",
+        )
+    add(
+        "--trt-runtime",
+        choices=("auto", "tensorrt", "tensorrt_rtx", "onnxruntime"),
+        default="auto",
+        help="What builds and runs ONNX models. auto (default): TensorRT where there is a GPU, else ONNX Runtime",
+    )
+    add("--trt-device", type=int, default=0, metavar="N", help="CUDA device. Default: 0")
+    add(
+        "--trt-update-baselines",
+        action="store_true",
+        help="Record baselines instead of comparing: adds a run to timing baselines, replaces structure "
+        "baselines. Alias: --update-baselines",
+    )
+    add(
+        "--trt-prune-baselines",
+        action="store_true",
+        help="Delete the baselines that the report calls obsolete",
+    )
+    add(
+        "--trt-baseline-dir",
+        metavar="DIR",
+        help="Folder of baselines. Default: ini trt_baseline_dir, or 'baselines'",
+    )
+    add(
+        "--trt-timing",
+        choices=("gate", "report", "off"),
+        default="gate",
+        help="gate (default): slower fails; report: slower is only shown; off: tests that measure are skipped",
+    )
+    add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
+    add(
+        "--trt-report",
+        action=_NotYet,
+        metavar="FILE.html",
+        help="(Reserved) write a self-contained HTML report",
+    )
+    add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
+    add(
+        "--trt-history",
+        action=_NotYet,
+        metavar="URL",
+        help="(Reserved) keep every run in a database",
+    )
+
+
+def add_ini(parser: pytest.Parser) -> None:
+    """Declare everything in the ini file."""
+    add = parser.addini
+    add("trt_baseline_dir", "Folder of baselines, relative to the ini file", default="baselines")
+    add(
+        "trt_on_missing",
+        "What a missing baseline does: fail (default), skip, or record",
+        default="fail",
+    )
+    add(
+        "trt_inconclusive",
+        "What an inconclusive timing verdict does: warn (default; shown at the end), skip, or fail",
+        default="warn",
+    )
+    add(
+        "trt_false_alarm_rate",
+        "Chance that a run without any change fails on timing",
+        type="float",
+        default=0.01,
+    )
+    add("trt_layer_tolerance", "A layer may be slower by this part", type="float", default=0.03)
+    add("trt_engine_tolerance", "An engine may be slower by this part", type="float", default=0.02)
+    add("trt_sessions", "Fresh execution contexts a timing run", type="int", default=3)
+    add("trt_iterations", "Inferences a session; 0: as many as are worth it", type="int", default=0)
+    add("trt_rtol", "Relative tolerance of outputs; default: by precision", type="float", default=None)
+    add("trt_atol", "Absolute tolerance of outputs; default: by precision", type="float", default=None)
+    add("trt_cache_dir", "Folder of built engines, relative to the ini file", default=".trtgray_cache")
+    add(
+        "trt_identity",
+        "Fields that decide which baseline is used: device sm runtime version precision (default: all)",
+        type="args",
+        default=[],
+    )
+
+
+def add_update_alias(parser: pytest.Parser) -> None:
+    """``--update-baselines``, where nobody else has it: several projects' conftest files do."""
+    name = "--update-baselines"
+    if _is_free(parser, name):
+        parser.getgroup("trtgray").addoption(
+            name, action="store_true", dest="trt_update_baselines", help="Short for --trt-update-baselines"
+        )
+
+
+def _is_free(parser: pytest.Parser, name: str) -> bool:
+    # pytest only notices a name that is taken twice when it builds the parser, and then stops.
+    try:
+        _, unknown = parser.parse_known_and_unknown_args([name])
+    except (pytest.UsageError, SystemExit):
+        return False  # taken, and it wants a value
+    return name in unknown

@@ -1,0 +1,52 @@
+"""With pytest-xdist: what the controller and its workers tell each other. Registered only if xdist is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trtgray.reporting.command import WORKER_KEY, original_args
+
+if TYPE_CHECKING:
+    from pytest_trtgray.session import TrtSession
+
+OUTPUT_KEY = "trtgray"
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker the user's command line: its own is xdist's."""
+    node.workerinput[WORKER_KEY] = original_args(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take what a worker has seen; a worker that crashed has left nothing."""
+    seen = getattr(node, "workeroutput", {}).get(OUTPUT_KEY)
+    if seen is None:
+        return
+    from pytest_trtgray.plugin import trt_session
+
+    session = trt_session(node.config)
+    session.collected = seen["collected"]
+    session.used_folders.update(seen["folders"])
+    session.written.extend(path for path in seen["written"] if path not in session.written)
+
+
+def send_to_controller(config: pytest.Config, session: TrtSession | None) -> None:
+    """Leave builtins only: anything else kills the worker."""
+    if session is None:
+        return
+    output: dict[str, Any] = getattr(config, "workeroutput", {})
+    output[OUTPUT_KEY] = {
+        "collected": list(session.collected),
+        "folders": sorted(session.used_folders),
+        "written": list(session.written),
+    }
+    session.close()
+
+
+def is_crowded(config: pytest.Config) -> bool:
+    """Whether other workers run beside this one, so that times are not to be trusted."""
+    worker = getattr(config, "workerinput", None)
+    return bool(worker) and int(worker.get("workercount", 1)) > 1

@@ -1,0 +1,214 @@
+"""Hooks and options. Imports the standard library and pytest only: it is loaded in every run of pytest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.gating import MARKERS
+from pytest_trtgray.settings import ActiveTest, Settings, activated, read_settings
+
+if TYPE_CHECKING:
+    from pytest_trtgray.session import TrtSession
+
+settings_key = pytest.StashKey[Settings]()
+session_key = pytest.StashKey["TrtSession"]()
+
+FIXTURES = frozenset(
+    {
+        "trt_build",
+        "trt_compare",
+        "trt_device",
+        "trt_engine",
+        "trt_log",
+        "trt_profiler",
+        "trt_shadow",
+        "trt_structure",
+    }
+)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks of :mod:`pytest_trtgray.hookspec`."""
+    from pytest_trtgray import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare options and ini values."""
+    from pytest_trtgray.options import add_ini, add_options
+
+    add_options(parser)
+    add_ini(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+    """Take the short name ``--update-baselines``, unless the user's conftest has taken it."""
+    from pytest_trtgray.options import add_update_alias
+
+    result = yield
+    add_update_alias(parser)
+    return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register markers and fixtures; read the settings."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    from pytest_trtgray import fixtures
+
+    config.pluginmanager.register(fixtures, "trtgray-fixtures")
+    try:
+        config.stash[settings_key] = read_settings(config)
+    except TrtGrayError as error:
+        raise pytest.UsageError(error.message) from None
+    _check_parallel(config)
+    if config.pluginmanager.hasplugin("xdist") or config.pluginmanager.hasplugin("xdist.plugin"):
+        from pytest_trtgray import parallel
+
+        config.pluginmanager.register(parallel, "trtgray-parallel")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """One line, only if the plugin is used."""
+    settings = config.stash[settings_key]
+    if not settings.is_used and config.get_verbosity() < 1:
+        return None
+    from pytest_trtgray.reporting.terminal import header
+
+    return header(settings)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse unusable files and a missing GPU before anything runs."""
+    if hasattr(session.config, "workerinput"):
+        return  # the controller has looked
+    from pytest_trtgray.preflight import check_everything
+
+    try:
+        check_everything(session.config.stash[settings_key])
+    except TrtGrayError as error:
+        raise pytest.UsageError(error.message) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use ``trt_engine`` once for every ``--trt-engine``."""
+    if "trt_engine" not in metafunc.fixturenames:
+        return
+    engines = metafunc.config.stash[settings_key].engines
+    if engines:
+        metafunc.parametrize(
+            "trt_engine", engines, ids=[engine.name for engine in engines], indirect=True, scope="session"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Add the built-in suite where the user has no tests; gate on markers; note what was collected."""
+    settings = config.stash[settings_key]
+    if settings.engines and not items and not session.testsfailed:
+        from pytest_trtgray.suite.collector import collect_suite
+
+        items[:] = collect_suite(session)
+    from pytest_trtgray.gating import gate
+
+    try:
+        gate(items, settings)
+    except TrtGrayError as error:
+        raise pytest.UsageError(error.message) from None
+    users = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
+    if users:
+        from pytest_trtgray.fuzzing import relax_deadlines
+
+        relax_deadlines(users)
+        trt_session(config).note_collected(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Files that a test names are looked for beside it first."""
+    config = item.config
+    folders = (item.path.parent, config.rootpath, config.invocation_params.dir)
+    with activated(ActiveTest(folders, config.stash[settings_key].shapes)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """An engine that this machine cannot run skips the test; any other refusal is one clear message."""
+    with _as_outcome(item, keep_traceback=False):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """As above; and baselines are written only after the whole test has passed."""
+    session = item.config.stash.get(session_key, None)
+    try:
+        with _as_outcome(item, keep_traceback=not getattr(item, "is_trt_suite", False)):
+            result = yield
+            if session is not None:
+                session.commit(item)
+            return result
+    finally:
+        if session is not None:
+            session.attach_properties(item)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Find obsolete baselines; write the JSON report."""
+    from pytest_trtgray.reporting.final import finish
+
+    finish(session.config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One short section at the end."""
+    from pytest_trtgray.reporting.terminal import write_summary
+
+    write_summary(terminalreporter, config)
+
+
+def trt_session(config: pytest.Config) -> TrtSession:
+    """The state of this run of pytest, made when first needed."""
+    if session_key not in config.stash:
+        from pytest_trtgray.session import TrtSession
+
+        config.stash[session_key] = TrtSession(config, config.stash[settings_key])
+    return config.stash[session_key]
+
+
+@contextlib.contextmanager
+def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, None, None]:
+    try:
+        yield
+    except NotRunnableError as error:
+        if item.config.stash[settings_key].require_gpu:
+            pytest.fail(error.message, pytrace=False)
+        pytest.skip(f"{error.thing}: {error.reason}")
+    except TrtGrayError as error:
+        if keep_traceback:
+            raise
+        pytest.fail(error.message, pytrace=False)
+
+
+def _check_parallel(config: pytest.Config) -> None:
+    settings = config.stash[settings_key]
+    workers = getattr(config.option, "numprocesses", None) or 0
+    if workers > 1 and (settings.update or settings.prune):
+        raise pytest.UsageError(
+            "--update-baselines and --trt-prune-baselines do not go with -n: times taken beside other workers "
+            "are no baseline.\n  Record without -n (or with -n0)."
+        )

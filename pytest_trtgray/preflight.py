@@ -1,0 +1,60 @@
+"""What can be refused before a test runs: one message instead of one a test."""
+
+from __future__ import annotations
+
+from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.settings import Settings
+
+
+def check_everything(settings: Settings) -> None:
+    """Look at every file and device that the command line names.
+
+    Raises:
+        TrtGrayError: the first that cannot be used.
+    """
+    if not (settings.engines or settings.onnx or settings.require_gpu):
+        return
+    if settings.require_gpu:
+        _require_gpu(settings)
+    from pytest_trtgray.engines.loading import check_file, is_engine_file
+
+    for request in settings.engines:
+        check_file(request.path)
+    if settings.onnx is not None:
+        check_file(settings.onnx)
+    _check_runtime(settings)
+    for request in settings.engines:
+        if not is_engine_file(request.path):
+            _check_shapes(settings, request.path)
+
+
+def _require_gpu(settings: Settings) -> None:
+    from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+
+    if find_gpu(settings.device) is None:
+        raise NotRunnableError(
+            "--trt-require-gpu", no_gpu_reason(settings.device), "Run on a GPU machine, or drop the option."
+        )
+
+
+def _check_runtime(settings: Settings) -> None:
+    """The chosen runtime must be there; ``auto`` takes what is."""
+    from pytest_trtgray.engines.loading import LoadOptions, choose_runtime
+    from pytest_trtgray.vendor import quiet_import
+
+    if settings.engines:
+        quiet_import(choose_runtime(LoadOptions(runtime=settings.runtime, device=settings.device)))  # type: ignore[arg-type]
+
+
+def _check_shapes(settings: Settings, path: object) -> None:
+    from pathlib import Path
+
+    from pytest_trtgray.engines.onnx_model import OnnxModel
+    from pytest_trtgray.engines.profiles import resolve_profiles
+    from pytest_trtgray.errors import ShapeError
+
+    model = OnnxModel(Path(str(path)))
+    try:
+        resolve_profiles(model.inputs, settings.shapes)
+    except TrtGrayError as error:
+        raise ShapeError(f"{path}: {error.thing}", error.reason, error.remedy) from error

@@ -1,0 +1,1 @@
+"""Rendering of what the checks found; decides nothing by itself."""

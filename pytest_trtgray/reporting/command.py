@@ -1,0 +1,50 @@
+"""Command lines for a reader to copy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import pytest
+
+WORKER_KEY = "trtgray_command"
+
+
+def record_command(config: pytest.Config, item: pytest.Item | None = None) -> str:
+    """The command that records the missing baselines of this run.
+
+    The user's own command line with the update flag, without parallel workers; narrowed to the test where
+    pytest can select it by its id.
+    """
+    worker = getattr(config, "workerinput", None)
+    args = list(worker[WORKER_KEY]) if worker else original_args(config)
+    flag = update_flag(config)
+    if item is not None and not getattr(item, "is_trt_suite", False):
+        args = [*_without_paths(args, config), item.nodeid]
+    return shlex.join(["pytest", *(arg for arg in args if arg not in (flag, "--trt-update-baselines")), flag])
+
+
+def original_args(config: pytest.Config) -> list[str]:
+    """The arguments of the command line, without those of xdist."""
+    args: list[str] = []
+    skip = False
+    for arg in map(str, config.invocation_params.args):
+        if skip:
+            skip = False
+        elif arg in ("-n", "--numprocesses", "--dist"):
+            skip = True
+        elif not arg.startswith(("-n", "--numprocesses=", "--dist=")):
+            args.append(arg)
+    return args
+
+
+def update_flag(config: pytest.Config) -> str:
+    """The short name, where it is ours."""
+    taken_by_user = getattr(config.option, "update_baselines", None) is not None
+    return "--trt-update-baselines" if taken_by_user else "--update-baselines"
+
+
+def _without_paths(args: Sequence[str], config: pytest.Config) -> list[str]:
+    """Options only; ``config.args`` are what pytest took for files and node ids."""
+    given = set(map(str, config.args))
+    return [arg for arg in args if arg not in given]

@@ -1,0 +1,130 @@
+"""What happens once, at the end of a run: obsolete baselines, the JSON report."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pytest_trtgray
+from pytest_trtgray.errors import TrtGrayError
+
+if TYPE_CHECKING:
+    from pytest_trtgray.session import TrtSession
+
+JSON_SCHEMA = 1
+final_key = pytest.StashKey["FinalState"]()
+
+
+class FinalState:
+    """What the terminal section shows besides the checks."""
+
+    def __init__(self) -> None:
+        self.obsolete: list[Path] = []
+        self.pruned: list[Path] = []
+        self.written: list[str] = []
+        self.problems: list[str] = []
+
+
+def finish(config: pytest.Config) -> None:
+    """Do it, in the process that reports to the user; never raises."""
+    from pytest_trtgray.plugin import session_key, settings_key
+
+    session = config.stash.get(session_key, None)
+    if hasattr(config, "workerinput"):
+        from pytest_trtgray.parallel import send_to_controller
+
+        send_to_controller(config, session)
+        return
+    state = FinalState()
+    config.stash[final_key] = state
+    settings = config.stash.get(settings_key, None)
+    if session is not None:
+        state.written = list(session.written)
+        _sort_out_obsolete(config, session, state)
+        session.close()
+    if settings is not None and settings.json_path is not None:
+        try:
+            write_json(config, settings.json_path)
+        except (OSError, ValueError) as error:
+            state.problems.append(f"{settings.json_path}: the JSON report cannot be written: {error}")
+
+
+def write_json(config: pytest.Config, path: Path) -> None:
+    """All checks of the run, atomically."""
+    from pytest_trtgray.files import dump_json, write_atomically
+    from pytest_trtgray.reporting.results import all_results
+
+    data: dict[str, Any] = {
+        "format": "trtgray-run",
+        "schema": JSON_SCHEMA,
+        "pytest_trtgray": pytest_trtgray.__version__,
+        "python": platform.python_version(),
+        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "checks": [{"test": result.nodeid, **result.check} for result in all_results(config)],
+    }
+    config.hook.pytest_trt_update_json(config=config, data=data)
+    write_atomically(path, dump_json(data))
+
+
+def find_obsolete(session: TrtSession, *, narrowed: bool) -> list[Path]:
+    """Baselines of the hardware in use whose test is gone from a module that was collected.
+
+    Args:
+        session: knows what was collected.
+        narrowed: whether tests were left out (``-k``, ``--lf``, single node ids): then nothing is known.
+    """
+    from pytest_trtgray.baselines.store import read_file
+
+    if narrowed or not session.collected:
+        return []
+    modules = {test.partition("::")[0] for test in session.collected}
+    functions = {_without_parameters(test) for test in session.collected}
+    engines = {engine.name for engine in session.settings.engines}
+    found = []
+    for path in session.store.files():
+        if path.parent.name not in session.used_folders:
+            continue
+        try:
+            file = read_file(path)
+        except TrtGrayError:
+            continue  # said where it is used; never deleted
+        if file.test.partition("::")[0] not in modules or file.test in session.collected:
+            continue
+        # Another engine's parameter is not obsolete, only not asked for this time.
+        if _without_parameters(file.test) not in functions or file.engine in engines:
+            found.append(path)
+    return found
+
+
+def _sort_out_obsolete(config: pytest.Config, session: TrtSession, state: FinalState) -> None:
+    try:
+        obsolete = find_obsolete(session, narrowed=is_narrowed(config))
+    except OSError as error:
+        state.problems.append(f"{session.store.root}: cannot be searched for obsolete baselines: {error}")
+        return
+    for path in obsolete:
+        if not session.settings.prune:
+            state.obsolete.append(path)
+            continue
+        try:
+            session.store.delete(path)
+            state.pruned.append(path)
+        except TrtGrayError as error:
+            state.problems.append(error.message)
+
+
+def is_narrowed(config: pytest.Config) -> bool:
+    """Whether the command line left tests out."""
+    option = config.option
+    chosen = any("::" in str(arg) for arg in config.args)
+    flags = ("keyword", "markexpr", "deselect", "lf", "failedfirst", "stepwise", "maxfail", "collectonly")
+    return chosen or any(getattr(option, flag, None) for flag in flags)
+
+
+def _without_parameters(test: str) -> str:
+    return re.sub(r"\[.*\]$", "", test)

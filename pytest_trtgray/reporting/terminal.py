@@ -1,0 +1,116 @@
+"""One short section at the end of pytest's output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pytest_trtgray
+from pytest_trtgray.reporting.final import final_key
+from pytest_trtgray.reporting.results import CheckResult, all_results
+from pytest_trtgray.settings import Settings
+
+_MARKUP: dict[str, dict[str, bool]] = {
+    "pass": {"green": True},
+    "recorded": {"cyan": True},
+    "faster": {"yellow": True},
+    "inconclusive": {"yellow": True},
+    "missing": {"red": True},
+    "slower": {"red": True},
+    "differs": {"red": True},
+    "changed": {"red": True},
+    "fail": {"red": True},
+}
+_ORDER = ("timing", "outputs", "structure", "log", "shapes")
+_MAX_ADVICE = 5
+
+
+def header(settings: Settings) -> str:
+    """The line in pytest's header."""
+    from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+
+    gpu = find_gpu(settings.device)
+    where = f"{gpu.name} ({gpu.sm})" if gpu else no_gpu_reason(settings.device)
+    engines = ", ".join(engine.name for engine in settings.engines)
+    return f"trtgray: {pytest_trtgray.__version__}, {where}" + (f", engines: {engines}" if engines else "")
+
+
+def write_summary(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write the section, if there is anything to say."""
+    found = all_results(config)
+    state = config.stash.get(final_key, None)
+    quiet = config.get_verbosity() < 0
+    lines_at_end = _file_lines(state) if state is not None else []
+    if not found and not lines_at_end:
+        return
+    reporter.section("trtgray", sep="=")
+    if not quiet:
+        _write_checks(reporter, found)
+    _write_remarks(reporter, found)
+    for text, markup in lines_at_end:
+        reporter.line(text, **markup)
+
+
+def _write_checks(reporter: pytest.TerminalReporter, found: list[CheckResult]) -> None:
+    engines: dict[tuple[str, str, str], list[CheckResult]] = {}
+    for result in found:
+        check = result.check
+        key = (check["engine"], check["runtime"], check["device"])
+        engines.setdefault(key, []).append(result)
+    for (engine, runtime, device), checks in engines.items():
+        where = " on ".join(part for part in (runtime, device) if part)
+        reporter.write(engine or "(no engine)", bold=True)
+        reporter.line(f"  {where}")
+        checks.sort(key=lambda result: _ORDER.index(result.check["kind"]) if result.check["kind"] in _ORDER else 9)
+        for result in checks:
+            check = result.check
+            reporter.write(f"  {check['kind']:<10}")
+            reporter.write(f"{check['outcome']:<13}", **_MARKUP.get(check["outcome"], {}))
+            reporter.line(f"{check['summary']}{_test_note(result, checks)}")
+
+
+def _test_note(result: CheckResult, checks: list[CheckResult]) -> str:
+    """The test's name, where an engine has several checks of a kind."""
+    same = [other for other in checks if other.check["kind"] == result.check["kind"]]
+    return f"   ({result.nodeid.rpartition('::')[2]})" if len(same) > 1 else ""
+
+
+def _write_remarks(reporter: pytest.TerminalReporter, found: list[CheckResult]) -> None:
+    """Warnings and advice; errors were shown where their test failed."""
+    remarks: dict[tuple[str, str, str], None] = {}
+    for result in found:
+        for finding in result.check["findings"]:
+            if finding["severity"] != "error":
+                remarks[finding["severity"], finding["what"].splitlines()[0], finding["remedy"]] = None
+    for severity, what, remedy in list(remarks)[:_MAX_ADVICE]:
+        markup = {"yellow": True} if severity == "warning" else {}
+        reporter.write(f"{severity}: ", **markup)
+        reporter.line(what)
+        if remedy:
+            reporter.line(f"  -> {remedy}")
+    if len(remarks) > _MAX_ADVICE:
+        reporter.line(f"... and {len(remarks) - _MAX_ADVICE} more remarks (all are in --trt-json)")
+
+
+def _file_lines(state: Any) -> list[tuple[str, dict[str, bool]]]:
+    lines: list[tuple[str, dict[str, bool]]] = []
+    if state.written:
+        names = sorted({str(_short(Path(path).parent)) for path in state.written})
+        count = len(state.written)
+        lines.append(
+            (f"{count} baseline{'s' if count > 1 else ''} written in {', '.join(names)}; review and commit", {})
+        )
+    for path in state.obsolete:
+        lines.append((f"obsolete: {_short(path)} has no test any more (--trt-prune-baselines deletes it)", {}))
+    lines += [(f"deleted: {_short(path)}", {}) for path in state.pruned]
+    lines += [(problem, {"red": True}) for problem in state.problems]
+    return lines
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

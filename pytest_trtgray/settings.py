@@ -1,0 +1,222 @@
+"""One frozen value for everything that the command line and the ini file say. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_trtgray.errors import ModelError, TrtGrayError
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_trtgray.engines.profiles import ShapeRequest
+
+
+class OptionError(TrtGrayError):
+    """An option or ini value does not make sense."""
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One ``--trt-engine``: a name for test ids, and a file."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the options' and ini values' help texts for each field."""
+
+    engines: tuple[EngineRequest, ...]
+    onnx: Path | None
+    shapes: tuple[ShapeRequest, ...]
+    runtime: str
+    device: int
+    update: bool
+    prune: bool
+    baseline_dir: Path
+    timing: str
+    require_gpu: bool
+    json_path: Path | None
+    on_missing: str
+    inconclusive: str
+    false_alarm_rate: float
+    layer_tolerance: float
+    engine_tolerance: float
+    sessions: int
+    iterations: int | None
+    rtol: float | None
+    atol: float | None
+    cache_dir: Path
+    identity: tuple[str, ...]
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any option asks for something; decides on the header line."""
+        return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Read and check all options and ini values.
+
+    Raises:
+        OptionError: a value is malformed, two engines have one name, or options contradict each other.
+    """
+    here = config.invocation_params.dir
+    option = config.getoption
+    base = config.inipath.parent if config.inipath else config.rootpath
+    return Settings(
+        engines=_engines(option("trt_engine"), here),
+        onnx=here / option("trt_onnx") if option("trt_onnx") else None,
+        shapes=_shapes(option("trt_min_shapes"), option("trt_opt_shapes"), option("trt_max_shapes")),
+        runtime=option("trt_runtime"),
+        device=_at_least("--trt-device", option("trt_device"), 0),
+        update=option("trt_update_baselines"),
+        prune=option("trt_prune_baselines"),
+        baseline_dir=(
+            here / option("trt_baseline_dir")
+            if option("trt_baseline_dir")
+            else base / config.getini("trt_baseline_dir")
+        ),
+        timing=option("trt_timing"),
+        require_gpu=option("trt_require_gpu"),
+        json_path=here / option("trt_json") if option("trt_json") else None,
+        on_missing=_choice(config, "trt_on_missing", ("fail", "skip", "record")),
+        inconclusive=_choice(config, "trt_inconclusive", ("warn", "skip", "fail")),
+        false_alarm_rate=_between("trt_false_alarm_rate", config.getini("trt_false_alarm_rate"), 0.0, 1.0),
+        layer_tolerance=_between("trt_layer_tolerance", config.getini("trt_layer_tolerance"), 0.0, 10.0),
+        engine_tolerance=_between("trt_engine_tolerance", config.getini("trt_engine_tolerance"), 0.0, 10.0),
+        sessions=_at_least("trt_sessions", config.getini("trt_sessions"), 1),
+        iterations=_at_least("trt_iterations", config.getini("trt_iterations"), 0) or None,
+        rtol=_not_negative(config, "trt_rtol"),
+        atol=_not_negative(config, "trt_atol"),
+        cache_dir=base / config.getini("trt_cache_dir"),
+        identity=_identity(config.getini("trt_identity")),
+    )
+
+
+@dataclass
+class ActiveTest:
+    """Where files named in a test are looked for, and which shapes the command line gives."""
+
+    folders: tuple[Path, ...] = field(default_factory=lambda: (Path.cwd(),))
+    shapes: tuple[ShapeRequest, ...] = ()
+
+    def find_file(self, path: str | Path) -> Path:
+        """The file that a test means by ``path``.
+
+        Raises:
+            ModelError: none of the folders has it.
+        """
+        wanted = Path(path)
+        tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in self.folders]
+        for candidate in tried:
+            if candidate.exists():
+                return candidate
+        folders = ", ".join(str(candidate.parent) for candidate in dict.fromkeys(tried))
+        raise ModelError(wanted, f"no such file (looked in {folders})", "Check the path in the test.")
+
+
+_active = [ActiveTest()]
+
+
+def active() -> ActiveTest:
+    """The test that is running; outside of tests, the current folder."""
+    return _active[-1]
+
+
+@contextmanager
+def activated(test: ActiveTest) -> Iterator[None]:
+    """Make ``test`` the running one."""
+    _active.append(test)
+    try:
+        yield
+    finally:
+        _active.pop()
+
+
+def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
+    requests: list[EngineRequest] = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        # a file may be called a=b.onnx; a name has no folder and no suffix
+        if not equals or "/" in name or "." in name or (here / text).exists():
+            name, path = Path(text).stem, text
+        if not name or not path:
+            raise OptionError(f"--trt-engine={text}", "cannot be read", "Write PATH or NAME=PATH.")
+        requests.append(EngineRequest(name, here / path))
+    names = [request.name for request in requests]
+    for request in requests:
+        if names.count(request.name) > 1:
+            same = [str(other.path) for other in requests if other.name == request.name]
+            raise OptionError(
+                "--trt-engine",
+                f"two engines are called {request.name!r}: {', '.join(same)}",
+                f"Name them: --trt-engine=old={same[0]} --trt-engine=new={same[-1]}",
+            )
+    return tuple(requests)
+
+
+def _shapes(low: list[str], best: list[str], high: list[str]) -> tuple[ShapeRequest, ...]:
+    if not (low or best or high):
+        return ()
+    from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
+
+    if not len(low) == len(best) == len(high):
+        raise OptionError(
+            "--trt-min-shapes, --trt-opt-shapes, --trt-max-shapes",
+            f"are given {len(low)}, {len(best)} and {len(high)} times",
+            "Give all three, once for every optimization profile.",
+        )
+    return tuple(
+        ShapeRequest(*(parse_shapes(text) for text in texts)) for texts in zip(low, best, high, strict=True)
+    )
+
+
+def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> str:
+    value = str(config.getini(name))
+    if value not in allowed:
+        raise OptionError(f"{name} = {value}", f"must be one of {', '.join(allowed)}")
+    return value
+
+
+def _between(name: str, value: Any, low: float, high: float) -> float:
+    number = float(value)
+    if not low < number < high:
+        raise OptionError(f"{name} = {value}", f"must lie between {low:g} and {high:g}")
+    return number
+
+
+def _at_least(name: str, value: Any, low: int) -> int:
+    number = int(value)
+    if number < low:
+        raise OptionError(f"{name} = {value}", f"must be at least {low}")
+    return number
+
+
+def _not_negative(config: pytest.Config, name: str) -> float | None:
+    value = config.getini(name)
+    if value is None:
+        return None
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise OptionError(f"{name} = {value}", "must be a finite number, not below 0")
+    return number
+
+
+def _identity(given: list[str]) -> tuple[str, ...]:
+    if not given:
+        return ()
+    from pytest_trtgray.baselines.identity import FIELDS
+
+    unknown = sorted(set(given) - set(FIELDS))
+    if unknown:
+        raise OptionError(
+            f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}."
+        )
+    return tuple(given)

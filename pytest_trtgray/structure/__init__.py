@@ -1,0 +1,16 @@
+"""Is it still the same engine? Layers matched by their ONNX provenance, and what changed between two engines."""
+
+from pytest_trtgray.structure.diff import StructureDiff, diff
+from pytest_trtgray.structure.matching import Matching, match_layers
+from pytest_trtgray.structure.reading import read_layers
+from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
+
+__all__ = [
+    "Matching",
+    "Snapshot",
+    "StructureDiff",
+    "compare_snapshots",
+    "diff",
+    "match_layers",
+    "read_layers",
+]

@@ -1,0 +1,119 @@
+"""What an engine shows of itself, as a structure baseline keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_trtgray.engines.layer_listing import layers_from_rows, layers_to_rows
+from pytest_trtgray.engines.model import Layer, Memory, TensorSpec, coarsest
+from pytest_trtgray.findings import Finding
+from pytest_trtgray.structure.diff import ACCEPT, diff
+
+MEMORY_TOLERANCE = 0.05
+"""Growth of weights or activations beyond which it is a finding: allocators round, engines do not."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An engine's structure.
+
+    Attributes:
+        layers: in execution order.
+        inputs: of the engine.
+        outputs: of the engine.
+        memory: as far as the runtime tells.
+    """
+
+    layers: tuple[Layer, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    memory: Memory
+
+    @property
+    def precision(self) -> str:
+        """The coarsest precision of any layer."""
+        return coarsest(layer.precision for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins for a baseline: a row a layer."""
+        return {
+            "layers": layers_to_rows(self.layers),
+            "inputs": [_spec_row(spec) for spec in self.inputs],
+            "outputs": [_spec_row(spec) for spec in self.outputs],
+            "memory": {name: value for name, value in vars(self.memory).items() if value is not None},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Snapshot:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: not what :meth:`to_dict` writes.
+        """
+        return cls(
+            layers=tuple(layers_from_rows(data["layers"])),
+            inputs=tuple(_row_spec(row) for row in data["inputs"]),
+            outputs=tuple(_row_spec(row) for row in data["outputs"]),
+            memory=Memory(**{str(name): int(value) for name, value in data["memory"].items()}),
+        )
+
+
+def compare_snapshots(old: Snapshot, new: Snapshot) -> tuple[Finding, ...]:
+    """Everything that changed: layers, inputs and outputs, memory."""
+    layers = diff(old.layers, new.layers)
+    return (
+        *_spec_findings("input", old.inputs, new.inputs),
+        *_spec_findings("output", old.outputs, new.outputs),
+        *layers.findings,
+        # Added nodes bring memory with them; that is no second change.
+        *_memory_findings(old.memory, new.memory, explained=bool(layers.added_nodes)),
+    )
+
+
+def _spec_row(spec: TensorSpec) -> list[Any]:
+    return [spec.name, spec.dtype, list(spec.shape)]
+
+
+def _row_spec(row: Sequence[Any]) -> TensorSpec:
+    name, dtype, shape = row
+    return TensorSpec(str(name), str(dtype), tuple(dim if isinstance(dim, int) else str(dim) for dim in shape))
+
+
+def _spec_findings(role: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> list[Finding]:
+    before, after = ({spec.name: spec for spec in side} for side in (old, new))
+    findings = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None:
+            what = f"{role} {now} is new" if was is None else f"{role} {was} is gone"
+        elif (was.dtype, was.shape) != (now.dtype, now.shape):
+            what = f"{role} {was} is now {now}"
+        else:
+            continue
+        findings.append(
+            Finding("error", name, what, f"structure.{role}-changed", remedy=f"Callers will notice. {ACCEPT}")
+        )
+    return findings
+
+
+def _memory_findings(old: Memory, new: Memory, *, explained: bool) -> list[Finding]:
+    findings = []
+    for field, called in (("weights_bytes", "weights"), ("activations_bytes", "activation memory")):
+        before, after = getattr(old, field), getattr(new, field)
+        if not before or after is None:
+            continue
+        growth = after / before - 1
+        if growth > MEMORY_TOLERANCE:
+            findings.append(
+                Finding(
+                    severity="advice" if explained else "error",
+                    where=called,
+                    what=f"{called} grew by {growth:.0%}: {before:,} -> {after:,} bytes",
+                    rule="structure.memory-grew",
+                    evidence={"before_bytes": before, "after_bytes": after},
+                    remedy=ACCEPT,
+                )
+            )
+    return findings

@@ -1,0 +1,1 @@
+"""The built-in tests that run where the user has none."""

@@ -1,0 +1,177 @@
+"""Five tests for every ``--trt-engine``; ``-k NAME`` selects one kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.fixtures import Comparer, Profiler, ShadowFactory, StructureOf, working_precision
+from pytest_trtgray.logs.log import Log
+
+TESTS = ("layers", "outputs", "structure", "log", "shapes")
+FUZZ_EXAMPLES = 100
+FUZZ_EXAMPLES_STATIC = 10
+"""Of a model with one shape only: there the values vary, the shape does not."""
+FUZZ_BUDGET_S = 20.0
+"""A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
+
+
+def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
+    """Layers and the whole engine are as fast as in the baseline."""
+    __tracebackhide__ = True
+    trt_profiler(trt_engine).check()
+
+
+def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
+    """Outputs agree with the FP32 reference."""
+    __tracebackhide__ = True
+    trt_engine.require_runnable()
+    trt_compare(trt_engine, trt_shadow.current).check()
+
+
+def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
+    """Nodes, fusions, precisions, inputs, outputs and memory are as in the baseline."""
+    __tracebackhide__ = True
+    trt_structure(trt_engine).check()
+
+
+def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.FixtureRequest) -> None:
+    """The runtime reported no errors while it built and loaded the engine."""
+    __tracebackhide__ = True
+    from pytest_trtgray.errors import NotRunnableError
+    from pytest_trtgray.plugin import trt_session
+
+    said = trt_log(trt_engine)
+    if not said.records and trt_engine.blocked:
+        raise NotRunnableError(trt_engine.info.name, f"an engine file says something only when loaded; {trt_engine.blocked}")
+    trt_session(request.config).report(
+        request.node,
+        "log",
+        trt_engine,
+        "fail" if said.errors else "pass",
+        f"{len(said.errors)} errors, {len(said.warnings)} warnings in {len(said.records)} messages",
+        said.findings,
+    )
+    said.check()
+
+
+def shapes(trt_engine: Engine, trt_shadow: ShadowFactory, request: pytest.FixtureRequest) -> None:
+    """At every shape of the profiles, outputs agree with the FP32 reference."""
+    __tracebackhide__ = True
+    from pytest_trtgray.plugin import trt_session
+
+    trt_engine.require_runnable()
+    shadow = trt_shadow.current
+    session = trt_session(request.config)
+    fuzz = Fuzz(trt_engine, shadow, session.settings.rtol, session.settings.atol)
+    try:
+        fuzz.run()
+    except AssertionError as error:
+        failure = fuzz.describe_failure(str(error))
+        session.report(request.node, "shapes", trt_engine, "fail", failure.splitlines()[0])
+        raise AssertionError(failure) from None
+    session.report(request.node, "shapes", trt_engine, "pass", fuzz.summary())
+
+
+class Fuzz:
+    """Feeds of all shapes through an engine and its reference, until the examples or the time are used up.
+
+    Args:
+        engine: under test.
+        shadow: its reference.
+        rtol: relative tolerance; ``None`` for the default of the engine's precision.
+        atol: absolute tolerance.
+    """
+
+    def __init__(self, engine: Engine, shadow: Any, rtol: float | None, atol: float | None) -> None:
+        self._engine = engine
+        self._shadow = shadow
+        self._tolerance = {"rtol": rtol, "atol": atol}
+        self._precision = working_precision(engine)
+        self._deadline = time.monotonic() + FUZZ_BUDGET_S
+        self._failed: Any = None
+        self.tried: set[str] = set()
+
+    def run(self) -> None:
+        """Search for a feed that fails, and shrink it.
+
+        Raises:
+            AssertionError: the smallest that was found.
+        """
+        for feed in self._corner_feeds():
+            self._check(feed)
+        self._search()()
+
+    def summary(self) -> str:
+        """What was tried."""
+        return f"{len(self.tried)} shapes against the reference"
+
+    def describe_failure(self, message: str) -> str:
+        """The failure, the smallest feed that shows it, and code that reproduces it."""
+        from pytest_trtgray.engines.model import format_shapes
+
+        feed = self._failed
+        shapes = format_shapes(feed.shapes)
+        first, *rest = message.splitlines()
+        reproduce = f"make_feed(engine.info.inputs, {feed.shapes!r}, seed={feed.seed})"
+        return "\n".join([f"at {shapes}: {first}", *rest, f"  reproduce: {reproduce}"])
+
+    def _is_dynamic(self) -> bool:
+        profiles = self._engine.info.profiles
+        return any(bounds.min != bounds.max for profile in profiles for bounds in profile.values())
+
+    def _corner_feeds(self) -> list[Any]:
+        from pytest_trtgray.feeds import make_feed
+
+        found = []
+        for profile in self._engine.info.profiles:
+            for which in ("min", "opt", "max"):
+                shape = {name: getattr(bounds, which) for name, bounds in profile.items()}
+                if shape not in [feed.shapes for feed in found]:
+                    found.append(make_feed(self._engine.info.inputs, shape))
+        return found
+
+    def _search(self) -> Callable[[], None]:
+        from hypothesis import HealthCheck, Phase, given, settings
+
+        from pytest_trtgray.fuzz import profile_feeds
+
+        @settings(
+            settings.get_profile("default"),
+            max_examples=FUZZ_EXAMPLES if self._is_dynamic() else FUZZ_EXAMPLES_STATIC,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            print_blob=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(feed=profile_feeds(self._engine))
+        def search(feed: Any) -> None:
+            # Once something failed the time no longer counts: shrinking must see the same answers.
+            if self._failed is None and time.monotonic() > self._deadline:
+                return
+            self._check(feed)
+
+        return search
+
+    def _check(self, feed: Any) -> None:
+        from pytest_trtgray.accuracy.compare import compare
+
+        __tracebackhide__ = True
+        actual = self._engine.run(feed)
+        comparison = compare(
+            actual,
+            self._shadow.run(feed),
+            **self._tolerance,
+            dtypes={spec.name: spec.dtype for spec in self._engine.info.outputs},
+            precision=self._precision,
+        )
+        self.tried.add(repr(sorted(feed.shapes.items())))
+        if not comparison.ok:
+            self._failed = feed
+            raise AssertionError(comparison.message())
