@@ -56,7 +56,10 @@ def float_dtypes(actual: Arrays, reference: Arrays) -> dict[str, str]:
     for name, wanted in reference.items():
         if name not in actual:
             continue
-        got_name, wanted_name = dtype_name(np.asarray(actual[name]).dtype), dtype_name(np.asarray(wanted).dtype)
+        got_name, wanted_name = (
+            dtype_name(np.asarray(actual[name]).dtype),
+            dtype_name(np.asarray(wanted).dtype),
+        )
         dtypes[name] = got_name if {got_name, wanted_name} <= floats else wanted_name
     return dtypes
 

@@ -62,14 +62,28 @@ def listing(findings: Iterable[Finding], limit: int = 12) -> str:
     """Findings as indented lines, each remedy once below the findings that share it."""
     shown = list(findings)
     lines: list[str] = []
-    remedies: list[str] = []
     for finding in shown[:limit]:
         first, *rest = finding.what.splitlines() or [""]
-        lines.append(f"  {first}")
-        lines.extend(f"    {line}" for line in rest)
-        if finding.remedy and finding.remedy not in remedies:
-            remedies.append(finding.remedy)
+        lines += [f"  {first}", *(f"    {line}" for line in rest)]
     if len(shown) > limit:
         lines.append(f"  ... and {len(shown) - limit} more")
-    lines.extend(f"  -> {remedy}" for remedy in remedies)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_remedies(shown[:limit])])
+
+
+def failure_message(verdict: str, findings: Iterable[Finding], limit: int = 12) -> str:
+    """A failure's text: the verdict and the first finding on line one, which every summary shows."""
+    first, *others = list(findings)
+    line, *rest = first.what.splitlines()
+    more = f" (and {len(others)} more)" if others else ""
+    lines = [f"{verdict}: {line}{more}", *(f"    {part}" for part in rest)]
+    for finding in others[: limit - 1]:
+        head, *tail = finding.what.splitlines()
+        lines += [f"  {head}", *(f"    {part}" for part in tail)]
+    if len(others) >= limit:
+        lines.append(f"  ... and {len(others) - limit + 1} more")
+    return "\n".join([*lines, *_remedies([first, *others[: limit - 1]])])
+
+
+def _remedies(findings: Iterable[Finding]) -> list[str]:
+    unique = dict.fromkeys(finding.remedy for finding in findings if finding.remedy)
+    return [f"  -> {remedy}" for remedy in unique]

@@ -228,9 +228,7 @@ class Profiler:
 
         def check(profile: Profile) -> Any:
             __tracebackhide__ = True
-            return self._session.check_timing(
-                self._item, engine, profile, used, plan, marks.get("tolerance")
-            )
+            return self._session.check_timing(self._item, engine, profile, used, plan, marks.get("tolerance"))
 
         def group_of(layer: Layer) -> str | None:
             named = self._item.ihook.pytest_trt_layer_group(layer=layer)

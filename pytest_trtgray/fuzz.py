@@ -100,8 +100,7 @@ def _profile_shapes(inputs: tuple[TensorSpec, ...], profile: ShapeProfile) -> st
 def _placer(places: Mapping[str, list[str | int]]) -> Callable[[Mapping[str, int]], Shapes]:
     def place(sizes: Mapping[str, int]) -> Shapes:
         return {
-            name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
-            for name, dims in places.items()
+            name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims) for name, dims in places.items()
         }
 
     return place

@@ -65,7 +65,9 @@ def _check_arguments(item: pytest.Item, marker: pytest.Mark) -> None:
     unknown = sorted(set(marker.kwargs) - set(known)) if known is not None else []
     if unknown:
         raise OptionError(
-            item.nodeid, f"marker {marker.name} has no argument {unknown[0]!r}", f"It has: {', '.join(known or ())}."
+            item.nodeid,
+            f"marker {marker.name} has no argument {unknown[0]!r}",
+            f"It has: {', '.join(known or ())}.",
         )
     if marker.args and marker.name != "trt_arch":
         raise OptionError(item.nodeid, f"marker {marker.name} takes keyword arguments only")

@@ -47,17 +47,21 @@ def pytest_trt_layer_group(layer: Layer) -> str | None:
 
 @pytest.hookspec
 def pytest_trt_finding(item: pytest.Item, finding: Finding) -> None:
-    """Called for every finding of a test, as it is made::
+    """Take every finding of a test, as it is made.
 
-    def pytest_trt_finding(item, finding):
-        print(item.nodeid, finding.rule, finding.what)
+    For example::
+
+        def pytest_trt_finding(item, finding):
+            print(item.nodeid, finding.rule, finding.what)
     """
 
 
 @pytest.hookspec
 def pytest_trt_update_json(config: pytest.Config, data: dict[str, Any]) -> None:
-    """Amend what ``--trt-json`` writes, in place::
+    """Amend what ``--trt-json`` writes, in place.
 
-    def pytest_trt_update_json(data):
-        data["build_number"] = os.environ["BUILD_NUMBER"]
+    For example::
+
+        def pytest_trt_update_json(data):
+            data["build_number"] = os.environ["BUILD_NUMBER"]
     """

@@ -49,4 +49,4 @@ def send_to_controller(config: pytest.Config, session: TrtSession | None) -> Non
 def is_crowded(config: pytest.Config) -> bool:
     """Whether other workers run beside this one, so that times are not to be trusted."""
     worker = getattr(config, "workerinput", None)
-    return bool(worker) and int(worker.get("workercount", 1)) > 1
+    return worker is not None and int(worker.get("workercount", 1)) > 1

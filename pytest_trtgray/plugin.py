@@ -111,9 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(
-    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
-) -> None:
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add the built-in suite where the user has no tests; gate on markers; note what was collected."""
     settings = config.stash[settings_key]
     if settings.engines and not items and not session.testsfailed:
@@ -155,7 +153,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """As above; and baselines are written only after the whole test has passed."""
     session = item.config.stash.get(session_key, None)
     try:
-        with _as_outcome(item, keep_traceback=not getattr(item, "is_trt_suite", False)):
+        with (
+            _as_outcome(item, keep_traceback=not getattr(item, "is_trt_suite", False)),
+            _without_source(item),
+        ):
             result = yield
             if session is not None:
                 session.commit(item)
@@ -196,12 +197,26 @@ def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, N
         yield
     except NotRunnableError as error:
         if item.config.stash[settings_key].require_gpu:
-            pytest.fail(error.message, pytrace=False)
-        pytest.skip(f"{error.thing}: {error.reason}")
+            raise pytest.fail.Exception(error.message, pytrace=False) from None
+        skipped = pytest.skip.Exception(f"{error.thing}: {error.reason}")
+        # -rs then shows the test's own line and not this one.
+        skipped._use_item_location = True
+        raise skipped from None
     except TrtGrayError as error:
         if keep_traceback:
             raise
-        pytest.fail(error.message, pytrace=False)
+        raise pytest.fail.Exception(error.message, pytrace=False) from None
+
+
+@contextlib.contextmanager
+def _without_source(item: pytest.Item) -> Generator[None, None, None]:
+    """Show what a built-in test found, not the lines of the built-in test."""
+    try:
+        yield
+    except AssertionError as error:
+        if not getattr(item, "is_trt_suite", False):
+            raise
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _check_parallel(config: pytest.Config) -> None:

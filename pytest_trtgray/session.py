@@ -78,9 +78,7 @@ class TrtSession:
         """The engine of one ``--trt-engine``."""
         return self.load(request.path, name=request.name, shapes=self.settings.shapes)
 
-    def load(
-        self, path: Path, *, name: str = "", runtime: str = "", shapes: Sequence[Any] = ()
-    ) -> Engine:
+    def load(self, path: Path, *, name: str = "", runtime: str = "", shapes: Sequence[Any] = ()) -> Engine:
         """Build or load an engine, once a run."""
         name = name or path.stem
         runtime = runtime or ("auto" if is_engine_file(path) else self.settings.runtime)
@@ -116,7 +114,8 @@ class TrtSession:
         source = model.path if model is not None else self._source_of(engine)
         if source is None:
             raise NotRunnableError(
-                engine.info.name, "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH"
+                engine.info.name,
+                "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH",
             )
         return Path(source)
 
@@ -169,6 +168,7 @@ class TrtSession:
             return
         pending, record.pending = record.pending, []
         for entry in pending:
+
             def change(file: BaselineFile, entry: PendingBaseline = entry) -> BaselineFile:
                 return file.with_entry(entry.key, entry.change(file.entries.get(entry.key)))
 
@@ -187,9 +187,7 @@ class TrtSession:
     def identity(self, engine: Engine, kind: str) -> dict[str, str]:
         """The identity of an engine's baselines, after the user's hook and ini option."""
         found = identity_of(engine, "timing" if kind == "timing" else "structure")
-        replaced = self.config.hook.pytest_trt_identity(
-            config=self.config, engine=engine, kind=kind, identity=found
-        )
+        replaced = self.config.hook.pytest_trt_identity(config=self.config, engine=engine, kind=kind, identity=found)
         identity = select(dict(replaced or found), self.settings.identity)
         self.used_folders.add(slug(identity))
         return identity
@@ -296,9 +294,7 @@ class TrtSession:
         __tracebackhide__ = True
         change = verdict.engine.change
         runs = f"{verdict.baseline_runs} run{'s' if verdict.baseline_runs > 1 else ''}"
-        summary = (
-            f"{_milliseconds(profile.total_us)}, {change:+.1%} against {runs}, {verdict.sessions} sessions"
-        )
+        summary = f"{_milliseconds(profile.total_us)}, {change:+.1%} against {runs}, {verdict.sessions} sessions"
         if verdict.outcome == "inconclusive":
             summary += f"; {verdict.reason}"
         findings = verdict.findings
@@ -314,10 +310,9 @@ class TrtSession:
         if verdict.outcome == "slower":
             raise AssertionError(_slower_message(engine, verdict))
         if verdict.outcome == "inconclusive" and self.settings.inconclusive != "warn":
-            text = f"timing inconclusive: {verdict.reason}\n{listing(verdict.findings)}"
             if self.settings.inconclusive == "skip":
-                pytest.skip(text.splitlines()[0])
-            raise AssertionError(text)
+                pytest.skip(f"timing inconclusive: {verdict.reason}")
+            raise AssertionError(f"timing inconclusive: {verdict.reason}\n{listing(verdict.findings)}")
 
     def _missing(self, item: pytest.Item, engine: Engine, kind: str, identity: Mapping[str, str]) -> None:
         __tracebackhide__ = True

@@ -173,9 +173,7 @@ def _shapes(low: list[str], best: list[str], high: list[str]) -> tuple[ShapeRequ
             f"are given {len(low)}, {len(best)} and {len(high)} times",
             "Give all three, once for every optimization profile.",
         )
-    return tuple(
-        ShapeRequest(*(parse_shapes(text) for text in texts)) for texts in zip(low, best, high, strict=True)
-    )
+    return tuple(ShapeRequest(*(parse_shapes(text) for text in texts)) for texts in zip(low, best, high, strict=True))
 
 
 def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> str:
@@ -216,7 +214,5 @@ def _identity(given: list[str]) -> tuple[str, ...]:
 
     unknown = sorted(set(given) - set(FIELDS))
     if unknown:
-        raise OptionError(
-            f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}."
-        )
+        raise OptionError(f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}.")
     return tuple(given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from types import ModuleType
+from typing import Any
 
 from pytest_trtgray.errors import EngineError
 
@@ -16,7 +16,7 @@ _INSTALL = {
 }
 
 
-def quiet_import(name: str) -> ModuleType:
+def quiet_import(name: str) -> Any:
     """Import ``name`` without letting its own deprecation warnings fail a run under ``-W error``.
 
     Raises:

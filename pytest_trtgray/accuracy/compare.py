@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from pytest_trtgray.accuracy.tolerance import Tolerance, make_tolerance
 from pytest_trtgray.engines.dtypes import dtype_name
 from pytest_trtgray.engines.model import format_shape
-from pytest_trtgray.findings import Finding, errors, listing
+from pytest_trtgray.findings import Finding, errors, failure_message
 
 CHUNK_ELEMENTS = 1 << 20
 WORST_SHOWN = 3
+MIN_INFORMATIVE = 8
+"""Below this many elements, equal values are no sign of anything."""
 
 Arrays = Mapping[str, NDArray[Any]]
 PerOutput = Mapping[str, "Tolerance | Mapping[str, float] | tuple[float, float]"]
@@ -101,12 +103,7 @@ class Comparison:
     def message(self) -> str:
         """The verdict on the first line, then the evidence."""
         failing = errors(self.findings)
-        if not failing:
-            return "outputs agree"
-        names = sorted({finding.where for finding in failing})
-        first = failing[0].what.splitlines()[0]
-        more = f" (and {len(names) - 1} more outputs)" if len(names) > 1 else ""
-        return f"outputs differ: {first}{more}\n{listing(failing)}"
+        return failure_message("outputs differ", failing) if failing else "outputs agree"
 
 
 def compare(
@@ -145,9 +142,7 @@ def compare(
         raise ValueError("nothing to compare: the reference has no outputs")
     unknown = set(per_output or ()) - set(reference)
     if unknown:
-        raise ValueError(
-            f"per_output names {sorted(unknown)}, the outputs are {sorted(reference)}"
-        )
+        raise ValueError(f"per_output names {sorted(unknown)}, the outputs are {sorted(reference)}")
     findings = _name_findings(actual, reference)
     default = make_tolerance(rtol, atol, precision)
     outputs = []
@@ -157,9 +152,7 @@ def compare(
         tolerance = _tolerance((per_output or {}).get(name), default)
         dtype = (dtypes or {}).get(name) or dtype_name(np.asarray(wanted).dtype)
         outputs.append(
-            _compare_output(
-                name, np.asarray(actual[name]), np.asarray(wanted), tolerance, dtype, equal_nan=equal_nan
-            )
+            _compare_output(name, np.asarray(actual[name]), np.asarray(wanted), tolerance, dtype, equal_nan=equal_nan)
         )
     findings.extend(finding for output in outputs for finding in output.findings)
     return Comparison(tuple(outputs), tuple(findings))
@@ -238,17 +231,8 @@ def _compare_output(
     findings = []
     if wrong:
         findings.append(_difference(name, got, tolerance, wrong, nan, relative_l2, worst))
-    elif constant and wanted.size > 1:
-        findings.append(
-            Finding(
-                "warning",
-                name,
-                f"output {name!r} is the same number everywhere ({float(wanted.flat[0]):.6g}): "
-                "this comparison can see no fault",
-                "accuracy.constant-reference",
-                remedy="Check that the model has trained weights and that the input is not constant.",
-            )
-        )
+    else:
+        findings.extend(_blindness(name, wanted, constant=constant))
     return OutputComparison(
         name, int(got.size), wrong, nan, max_abs, rms, relative_l2, tolerance, tuple(worst), tuple(findings)
     )
@@ -263,9 +247,7 @@ def _form_problem(name: str, got: NDArray[Any], wanted: NDArray[Any], dtype: str
             "accuracy.shape",
         )
     if dtype_name(got.dtype) != dtype:
-        return Finding(
-            "error", name, f"output {name!r} is {dtype_name(got.dtype)}, wanted {dtype}", "accuracy.dtype"
-        )
+        return Finding("error", name, f"output {name!r} is {dtype_name(got.dtype)}, wanted {dtype}", "accuracy.dtype")
     if got.size == 0:
         return Finding(
             "error",
@@ -277,9 +259,7 @@ def _form_problem(name: str, got: NDArray[Any], wanted: NDArray[Any], dtype: str
     return None
 
 
-def _chunks(
-    got: NDArray[Any], wanted: NDArray[Any]
-) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+def _chunks(got: NDArray[Any], wanted: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
     flat_got, flat_wanted = got.reshape(-1), wanted.reshape(-1)
     for offset in range(0, flat_got.size, CHUNK_ELEMENTS):
         part = slice(offset, offset + CHUNK_ELEMENTS)
@@ -295,6 +275,28 @@ def _scale(wanted: NDArray[Any]) -> tuple[float, bool]:
         count += kept.size
         low, high = min(low, kept.min(initial=np.inf)), max(high, kept.max(initial=-np.inf))
     return float(np.sqrt(square / count)) if count else 0.0, bool(low == high)
+
+
+def _blindness(name: str, wanted: NDArray[Any], *, constant: bool) -> list[Finding]:
+    """Agreement on a reference that carries no information proves little, and a report should say so."""
+    if wanted.dtype.kind in "biu" or wanted.size < MIN_INFORMATIVE:
+        return []
+    if constant:
+        what = f"is the same number everywhere ({float(wanted.flat[0]):.6g})"
+    elif np.unique(wanted.reshape(-1)[:CHUNK_ELEMENTS].astype(np.float32)).size <= 2:
+        what = "has only two different values, like a saturated softmax or sigmoid"
+    else:
+        return []
+    return [
+        Finding(
+            "warning",
+            name,
+            f"the reference of output {name!r} {what}: agreement with it says little",
+            "accuracy.blind-reference",
+            remedy="Check that the model has trained weights and that the input is realistic; compare the tensor "
+            "before the last activation if that is what saturates.",
+        )
+    ]
 
 
 def _merge_worst(

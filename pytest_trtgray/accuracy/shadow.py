@@ -140,9 +140,7 @@ def _widen(graph: Any) -> None:
 
     for tensor in graph.initializer:
         if tensor.data_type == _FLOAT16:
-            tensor.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
-            )
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t") and attribute.t.data_type == _FLOAT16:
@@ -203,9 +201,7 @@ def _keep_outputs(graph: Any, outputs: set[str], replaced: Mapping[str, str]) ->
 def _drop_unused(graph: Any) -> None:
     """Remove the quantisers that nobody reads any more."""
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [
-        node for node in graph.node if node.op_type != _QUANTISE or any(out in used for out in node.output)
-    ]
+    kept = [node for node in graph.node if node.op_type != _QUANTISE or any(out in used for out in node.output)]
     del graph.node[:]
     graph.node.extend(kept)
 

@@ -59,7 +59,12 @@ def slug(identity: Identity) -> str:
     """
     named = dict(identity)
     runtime = "-".join(part for part in (named.pop("runtime", ""), named.pop("version", "")) if part)
-    ordered = [named.pop("device", ""), named.pop("sm", "").replace("_", ""), runtime, named.pop("precision", "")]
+    ordered = [
+        named.pop("device", ""),
+        named.pop("sm", "").replace("_", ""),
+        runtime,
+        named.pop("precision", ""),
+    ]
     ordered += [named[key] for key in sorted(named)]
     parts = [re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in ordered]
     return "_".join(part for part in parts if part) or "any"

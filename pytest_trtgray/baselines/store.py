@@ -154,9 +154,7 @@ def read_file(path: Path) -> BaselineFile:
     Raises:
         BaselineError: unreadable, no JSON, a merge conflict, another or newer format, or changed by hand.
     """
-    restore = (
-        f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines."
-    )
+    restore = f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines."
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -134,7 +134,7 @@ class Engine(ABC):
         except NotRunnableError:
             return ""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most runtimes hold nothing)
         """Release what the engine holds; it cannot be used afterwards."""
 
     def __repr__(self) -> str:

@@ -40,9 +40,7 @@ class EngineCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(
-        self, request: Mapping[str, Any], build: Callable[[], tuple[bytes, Mapping[str, Any]]]
-    ) -> CachedEngine:
+    def get(self, request: Mapping[str, Any], build: Callable[[], tuple[bytes, Mapping[str, Any]]]) -> CachedEngine:
         """The engine for ``request``, built now if it is not there.
 
         Args:

@@ -16,7 +16,7 @@ _ML_DTYPES = {
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """numpy's dtype of a :class:`~pytest_trtgray.engines.model.TensorSpec`'s ``dtype``.
+    """Numpy's dtype of a :class:`~pytest_trtgray.engines.model.TensorSpec`'s ``dtype``.
 
     Raises:
         TypeError: a name that numpy and ml_dtypes do not know.
@@ -24,8 +24,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name in _ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
-    return np.dtype(name)
+        name = getattr(ml_dtypes, _ML_DTYPES[name])
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 def dtype_name(dtype: Any) -> str:

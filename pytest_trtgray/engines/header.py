@@ -55,9 +55,7 @@ def read_header(path: Path) -> EngineHeader:
         raise EngineError(path, f"the engine file is cut off: {size} bytes, not even its header", rebuild)
     (plan_bytes,) = struct.unpack_from("<Q", head, _SIZE_OFFSET)
     if plan_bytes > size:
-        raise EngineError(
-            path, f"the engine file is cut off: {size:,} of {plan_bytes:,} bytes are there", rebuild
-        )
+        raise EngineError(path, f"the engine file is cut off: {size:,} of {plan_bytes:,} bytes are there", rebuild)
     version = ".".join(str(byte) for byte in head[_VERSION_OFFSET : _VERSION_OFFSET + 4])
     return EngineHeader(family, version, plan_bytes, _targets(head) if family == "tensorrt_rtx" else ())
 

@@ -1,9 +1,9 @@
-"""Reading TensorRT's list of layers: the inspector's JSON of every schema, and the verbose build log.
+r"""Reading TensorRT's list of layers: the inspector's JSON of every schema, and the verbose build log.
 
 Without a GPU there is no inspector, but the builder prints the same listing as its last VERBOSE message.
 Up to TensorRT 10 (and RTX 1.4) a tensor has one ``Format/Datatype`` text; from 11 (RTX 1.5) on ``Datatype``
-and ``Format`` are apart. ``Metadata`` holds ``[ONNX Layer: name]`` entries, separated by ``\\x1f`` between
-fused layers and ``\\x1e`` inside one; 8.x has no ``Metadata`` and joins ONNX names with `` + ``.
+and ``Format`` are apart. ``Metadata`` holds ``[ONNX Layer: name]`` entries, separated by ``\x1f`` between
+fused layers and ``\x1e`` inside one; 8.x has no ``Metadata`` and joins ONNX names with `` + ``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _UNNAMED = re.compile(r"\(Unnamed Layer\*? ?\d*\) ?\[\w+\]")
 # keyword and not at a delimiter.
 _LOG_LAYER = re.compile(
     r"Name: (?P<Name>.*?), LayerType: (?P<LayerType>.*?), Inputs: \[(?P<Inputs>.*?)\], "
-    r"(?:Constants: \[(?P<Constants>.*?)\], )?Outputs: \[(?P<Outputs>.*?)\], (?P<rest>.*)",
+    r"(?:Constants: \[(?P<Constants>.*?)\], )?Outputs: \[(?P<Outputs>.*?)\], "
+    r"(?P<rest>(?:ParameterType|TacticName|TacticValue|StreamId|Metadata): .*)",
     re.DOTALL,
 )
 _LOG_TENSOR = re.compile(
@@ -58,10 +59,7 @@ def layers_from_json(data: Mapping[str, Any]) -> list[Layer]:
     Entries that are bare strings (an engine built without detailed verbosity) become layers with a name
     and nothing else.
     """
-    return [
-        Layer(name=entry, kind="") if isinstance(entry, str) else _layer(entry)
-        for entry in data.get("Layers", [])
-    ]
+    return [Layer(name=entry, kind="") if isinstance(entry, str) else _layer(entry) for entry in data.get("Layers", [])]
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:
@@ -92,15 +90,13 @@ def memory_from_log(messages: Iterable[str]) -> Memory:
 
 
 def onnx_nodes(metadata: str) -> frozenset[str]:
-    """The ONNX node names in a ``Metadata`` text.
+    r"""The ONNX node names in a ``Metadata`` text.
 
-    >>> sorted(onnx_nodes("[ONNX Layer: fc1]\\x1f[ONNX Layer: relu1]"))
+    >>> sorted(onnx_nodes("[ONNX Layer: fc1]\x1f[ONNX Layer: relu1]"))
     ['fc1', 'relu1']
     """
     entries = re.split("[\x1e\x1f]", metadata)
-    return frozenset(
-        entry[len(_PREFIX) : -1] for entry in entries if entry.startswith(_PREFIX) and entry.endswith("]")
-    )
+    return frozenset(entry[len(_PREFIX) : -1] for entry in entries if entry.startswith(_PREFIX) and entry.endswith("]"))
 
 
 def datatype(text: str) -> str:
@@ -189,9 +185,7 @@ def _nodes_in_name(name: str, entry: Mapping[str, Any]) -> frozenset[str]:
     if "Metadata" in entry or str(entry.get("LayerType")) in ("Constant", "Reformat", "NoOp"):
         return frozenset()
     parts = [part.strip() for part in _PROFILE.sub("", name).split(" + ")]
-    return frozenset(
-        part for part in parts if part and not _UNNAMED.fullmatch(part) and not part.startswith("{")
-    )
+    return frozenset(part for part in parts if part and not _UNNAMED.fullmatch(part) and not part.startswith("{"))
 
 
 def _log_layer(text: str) -> Layer | None:

@@ -155,6 +155,4 @@ def _load_plan(path: Path, options: LoadOptions, name: str, onnx: Path | None) -
         )
     from pytest_trtgray.engines.tensorrt import TensorRTEngine
 
-    return TensorRTEngine(
-        path, name=name, model=OnnxModel(onnx) if onnx else None, device_index=options.device
-    )
+    return TensorRTEngine(path, name=name, model=OnnxModel(onnx) if onnx else None, device_index=options.device)

@@ -195,9 +195,7 @@ def _check_external_data(path: Path, proto: Any) -> None:
         location = path.parent / entry["location"]
         way_out = f"Copy it beside {path.name}, or save the model with its weights inside."
         if Path(os.path.realpath(location)).parts[: len(folder.parts)] != folder.parts:
-            raise ModelError(
-                path, f"weight {name!r} lies outside the model's folder: {entry['location']}", way_out
-            )
+            raise ModelError(path, f"weight {name!r} lies outside the model's folder: {entry['location']}", way_out)
         if not location.is_file():
             raise ModelError(path, f"external data file {location} is missing (weight {name!r})", way_out)
         needed = int(entry.get("offset", 0)) + int(entry.get("length", 0))
@@ -250,9 +248,7 @@ def _without_weights(proto: Any) -> Any:
         if _tensor_bytes(tensor) <= 1024 and tensor.data_location != 1:
             graph.initializer.append(tensor)
         elif tensor.name not in declared:
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     return onnx.ModelProto(
         ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions, graph=graph
     )

@@ -157,12 +157,8 @@ class OnnxRuntimeEngine(Engine):
         if optimised_path:
             options.optimized_model_filepath = str(optimised_path)
             # Weights go to a file of their own: the graph is all that is wanted, and 2 GiB is a limit.
-            options.add_session_config_entry(
-                "session.optimized_model_external_initializers_file_name", "weights.bin"
-            )
-            options.add_session_config_entry(
-                "session.optimized_model_external_initializers_min_size_in_bytes", "256"
-            )
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "256")
         source = self._source(options)
         try:
             session = self._ort.InferenceSession(source, options, providers=self._providers())
@@ -277,9 +273,7 @@ def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
     A node that runs several times in one inference (inside a Loop) is summed.
     """
-    runs = sorted(
-        (event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run"
-    )
+    runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     kernels = sorted(
         (
             (event["ts"], event["name"][: -len(_KERNEL_SUFFIX)], float(event["dur"]))

@@ -114,9 +114,7 @@ def check_shapes(profiles: Sequence[ShapeProfile], shapes: Shapes, engine: str) 
         for name, shape in shapes.items()
         if not profile[name].contains(tuple(shape))
     ]
-    raise ShapeError(
-        engine, "; ".join(lines), "Feed a shape inside the profile, or widen it with --trt-max-shapes."
-    )
+    raise ShapeError(engine, "; ".join(lines), "Feed a shape inside the profile, or widen it with --trt-max-shapes.")
 
 
 def opt_shapes(profile: ShapeProfile) -> dict[str, tuple[int, ...]]:
@@ -180,9 +178,7 @@ def _check_range(spec: TensorSpec, bounds: ShapeRange) -> None:
             raise ShapeError(
                 f"--trt-{option}-shapes={spec.name}:{format_shape(shape)}", f"does not fit the input {spec}"
             )
-    ordered = all(
-        low <= best <= high for low, best, high in zip(bounds.min, bounds.opt, bounds.max, strict=True)
-    )
+    ordered = all(low <= best <= high for low, best, high in zip(bounds.min, bounds.opt, bounds.max, strict=True))
     if not ordered:
         raise ShapeError(spec.name, f"needs min <= opt <= max in every dimension, got {bounds}")
 

@@ -67,9 +67,7 @@ def trace_origins(
     return [frozenset(names) for names in origins]
 
 
-def _anchors(
-    node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mapping[str, GraphNode]
-) -> list[GraphNode]:
+def _anchors(node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mapping[str, GraphNode]) -> list[GraphNode]:
     """Original nodes that an optimised node certainly computes."""
     if node.op_type in _LAYOUT_OPS:
         return []

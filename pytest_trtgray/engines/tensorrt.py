@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         )
     backend = _polygraphy(request.flavour)
     started = time.perf_counter()
-    with SINK.collect("build") as records, native_stderr():
+    with SINK.collect("build") as records, native_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
         try:
             engine = _build(backend, model, request)
         except backend.error as error:
@@ -146,8 +148,8 @@ class TensorRTEngine(Engine):
         self.flavour = flavour
         check_version(path, self.header)
         device = find_gpu(device_index)
-        self.blocked = "" if device else f"running a {PRODUCT[flavour]} engine needs a GPU: " + no_gpu_reason(
-            device_index
+        self.blocked = (
+            "" if device else f"running a {PRODUCT[flavour]} engine needs a GPU: " + no_gpu_reason(device_index)
         )
         self._engine: Any = None
         loaded: tuple[Record, ...] = ()
@@ -227,17 +229,13 @@ class TensorRTEngine(Engine):
             try:
                 outputs = self._runner.infer(feed, copy_outputs_to_host=True)
             except backend.error as error:
-                raise EngineError(
-                    self.info.name, f"TensorRT failed: {_first_cause(records, str(error))}"
-                ) from None
+                raise EngineError(self.info.name, f"TensorRT failed: {_first_cause(records, str(error))}") from None
         return {name: np.array(value) for name, value in outputs.items()}
 
     def _polygraphy_runner(self, engine_or_context: Any) -> Any:
         return _polygraphy(self.flavour).trt.TrtRunner(engine_or_context, name=self.info.name)
 
-    def _specs(
-        self, mode: str, limits: Mapping[str, tuple[float, float] | None]
-    ) -> tuple[TensorSpec, ...]:
+    def _specs(self, mode: str, limits: Mapping[str, tuple[float, float] | None]) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         return tuple(
             TensorSpec(
@@ -341,9 +339,7 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> byt
     profiles = [_to_polygraphy(backend, profile) for profile in request.profiles]
     make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
     common = {} if backend.rtx else {"tf32": request.tf32}
-    config = make_config(
-        profiles=profiles, profiling_verbosity=trt.ProfilingVerbosity.DETAILED, **common
-    )
+    config = make_config(profiles=profiles, profiling_verbosity=trt.ProfilingVerbosity.DETAILED, **common)
     if backend.rtx and not request.tf32:
         config = backend.trt.PostprocessConfig(
             config, func=lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32)
@@ -406,7 +402,7 @@ def _logger(flavour: Flavour) -> Any:
         "VERBOSE": "verbose",
     }
 
-    class Bridge(trt.ILogger):  # type: ignore[misc]
+    class Bridge(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_trtgray.findings import Finding, errors, listing
+from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.logs.records import Record
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
@@ -47,8 +47,7 @@ class Log:
         __tracebackhide__ = True
         failing = errors(self.findings)
         if failing:
-            first = failing[0].what.splitlines()[0]
-            raise AssertionError(f"log has {len(failing)} errors: {first}\n{listing(failing)}")
+            raise AssertionError(failure_message("the log has errors", failing))
 
 
 def _grouped(records: Iterable[Record], severity: str) -> list[Finding]:

@@ -61,9 +61,7 @@ class LogSink:
     def say(self, severity: LogSeverity, producer: str, message: str) -> None:
         """Take one message."""
         with contextlib.suppress(Exception):
-            record = Record(
-                severity, producer, message, self._phase, round(time.time(), 3), threading.get_ident()
-            )
+            record = Record(severity, producer, message, self._phase, round(time.time(), 3), threading.get_ident())
             with self._lock:
                 for collector in self._collectors:
                     collector.append(record)

@@ -100,7 +100,10 @@ def _file_lines(state: Any) -> list[tuple[str, dict[str, bool]]]:
         names = sorted({str(_short(Path(path).parent)) for path in state.written})
         count = len(state.written)
         lines.append(
-            (f"{count} baseline{'s' if count > 1 else ''} written in {', '.join(names)}; review and commit", {})
+            (
+                f"{count} baseline{'s' if count > 1 else ''} written in {', '.join(names)}; review and commit",
+                {},
+            )
         )
     for path in state.obsolete:
         lines.append((f"obsolete: {_short(path)} has no test any more (--trt-prune-baselines deletes it)", {}))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_trtgray.engines.model import Layer
-from pytest_trtgray.findings import Finding, errors, listing
+from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.structure.matching import Matching, match_layers
 
 ACCEPT = "If the change is intended, accept it with --update-baselines and commit the new baseline."
@@ -51,7 +51,8 @@ def diff(old: Iterable[Layer], new: Iterable[Layer]) -> StructureDiff:
     An inserted or removed ONNX node is one finding, and the fusions that changed around it are part of that
     finding's evidence, not changes of their own.
     """
-    matching = match_layers(old, new)
+    old_layers, new_layers = list(old), list(new)
+    matching = match_layers(old_layers, new_layers)
     old_nodes = _nodes(side for side, _ in matching.pairs) | _nodes(
         layer for group, _ in matching.groups for layer in group
     )
@@ -62,7 +63,10 @@ def diff(old: Iterable[Layer], new: Iterable[Layer]) -> StructureDiff:
     removed = (_nodes(matching.removed) | old_nodes) - new_nodes
     findings = [
         *_node_findings(matching, added, removed),
-        *_fusion_findings(matching, added, removed),
+        *_fusion_findings(
+            matching,
+            _disturbed(old_layers, removed) | _disturbed(new_layers, added),
+        ),
         *_precision_findings(matching),
         *_advice(matching),
     ]
@@ -71,10 +75,7 @@ def diff(old: Iterable[Layer], new: Iterable[Layer]) -> StructureDiff:
 
 def describe(findings: Iterable[Finding]) -> str:
     """A failure message: the verdict on the first line, then the changes."""
-    failing = errors(findings)
-    first = failing[0].what.splitlines()[0]
-    more = f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
-    return f"structure changed: {first}{more}\n{listing(failing)}"
+    return failure_message("structure changed", errors(findings))
 
 
 def _nodes(layers: Iterable[Layer]) -> set[str]:
@@ -105,15 +106,29 @@ def _node_finding(node: str, layers: list[Layer], same_kind: set[str], *, is_new
     )
 
 
-def _fusion_findings(matching: Matching, added: set[str], removed: set[str]) -> list[Finding]:
-    changed_old = [layer for layer in _old_side(matching) if layer.onnx_nodes & removed]
-    changed_new = [layer for layer in _new_side(matching) if layer.onnx_nodes & added]
-    disturbed = _tensors(changed_old) | _tensors(changed_new)
+def _disturbed(layers: list[Layer], nodes: set[str]) -> set[str]:
+    """ONNX nodes of the layers that hold, touch, or run next to inserted or removed nodes.
+
+    What a fusion there becomes is a consequence of the insertion. Neighbours are found by the tensors
+    between layers and, because TensorRT renames those too, by the order of execution.
+    """
+    labelled = [layer for layer in layers if layer.onnx_nodes]
+    changed = {index for index, layer in enumerate(labelled) if layer.onnx_nodes & nodes}
+    tensors = _tensors(labelled[index] for index in changed)
+    near = {index + step for index in changed for step in (-1, 0, 1)}
+    return {
+        node
+        for index, layer in enumerate(labelled)
+        if index in near or _tensors([layer]) & tensors
+        for node in layer.onnx_nodes
+    }
+
+
+def _fusion_findings(matching: Matching, disturbed: set[str]) -> list[Finding]:
     findings = []
     for old, new in matching.groups:
-        touched = (_nodes(old) & removed) | (_nodes(new) & added)
-        if touched or (_tensors(old) | _tensors(new)) & disturbed:
-            continue  # a consequence of the inserted or removed node beside it
+        if (_nodes(old) | _nodes(new)) & disturbed:
+            continue
         before, after = (" | ".join(layer.title for layer in side) for side in (old, new))
         findings.append(
             Finding(
@@ -126,14 +141,6 @@ def _fusion_findings(matching: Matching, added: set[str], removed: set[str]) -> 
             )
         )
     return findings
-
-
-def _old_side(matching: Matching) -> list[Layer]:
-    return [*matching.removed, *(layer for group, _ in matching.groups for layer in group)]
-
-
-def _new_side(matching: Matching) -> list[Layer]:
-    return [*matching.added, *(layer for _, group in matching.groups for layer in group)]
 
 
 def _tensors(layers: Iterable[Layer]) -> set[str]:

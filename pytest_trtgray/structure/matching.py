@@ -138,9 +138,7 @@ def _pair(
     return pairs, left_old, left_new
 
 
-def _components(
-    old: Sequence[Layer], new: Sequence[Layer]
-) -> list[tuple[tuple[Layer, ...], tuple[Layer, ...]]]:
+def _components(old: Sequence[Layer], new: Sequence[Layer]) -> list[tuple[tuple[Layer, ...], tuple[Layer, ...]]]:
     """Connected components of layers that share ONNX nodes."""
     by_node: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
     everything = [*old, *new]

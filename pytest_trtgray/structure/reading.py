@@ -12,8 +12,7 @@ from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.errors import ModelError
 
 _HINT = (
-    "Give the JSON of `trtexec --exportLayerInfo` or of the engine inspector, a verbose build log, "
-    "or a baseline file."
+    "Give the JSON of `trtexec --exportLayerInfo` or of the engine inspector, a verbose build log, or a baseline file."
 )
 
 

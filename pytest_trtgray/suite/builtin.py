@@ -47,7 +47,9 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
 
     said = trt_log(trt_engine)
     if not said.records and trt_engine.blocked:
-        raise NotRunnableError(trt_engine.info.name, f"an engine file says something only when loaded; {trt_engine.blocked}")
+        raise NotRunnableError(
+            trt_engine.info.name, f"an engine file says something only when loaded; {trt_engine.blocked}"
+        )
     trt_session(request.config).report(
         request.node,
         "log",
@@ -90,7 +92,7 @@ class Fuzz:
     def __init__(self, engine: Engine, shadow: Any, rtol: float | None, atol: float | None) -> None:
         self._engine = engine
         self._shadow = shadow
-        self._tolerance = {"rtol": rtol, "atol": atol}
+        self._rtol, self._atol = rtol, atol
         self._precision = working_precision(engine)
         self._deadline = time.monotonic() + FUZZ_BUDGET_S
         self._failed: Any = None
@@ -127,7 +129,7 @@ class Fuzz:
     def _corner_feeds(self) -> list[Any]:
         from pytest_trtgray.feeds import make_feed
 
-        found = []
+        found: list[Any] = []
         for profile in self._engine.info.profiles:
             for which in ("min", "opt", "max"):
                 shape = {name: getattr(bounds, which) for name, bounds in profile.items()}
@@ -167,7 +169,8 @@ class Fuzz:
         comparison = compare(
             actual,
             self._shadow.run(feed),
-            **self._tolerance,
+            rtol=self._rtol,
+            atol=self._atol,
             dtypes={spec.name: spec.dtype for spec in self._engine.info.outputs},
             precision=self._precision,
         )

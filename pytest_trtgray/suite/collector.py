@@ -5,19 +5,12 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from pytest_trtgray.suite import builtin
 
 NODEID = "trtgray"
-
-
-class SuiteFunction(pytest.Function):
-    """A test of the suite; its failures speak for themselves, without our source lines."""
-
-    is_trt_suite = True
 
 
 class Suite(pytest.Module):
@@ -46,8 +39,3 @@ def collect_suite(session: pytest.Session) -> list[pytest.Item]:
     for item in items:
         item.is_trt_suite = True  # type: ignore[attr-defined]
     return items
-
-
-def is_suite(item: Any) -> bool:
-    """Whether a test is of the built-in suite."""
-    return bool(getattr(item, "is_trt_suite", False))

@@ -159,11 +159,11 @@ class Run:
 
     def location(self) -> Floats:
         """Log microseconds of each layer, the mean over sessions."""
-        return np.mean([session.log_us for session in self.sessions], axis=0)
+        return np.asarray(np.mean([session.log_us for session in self.sessions], axis=0))
 
     def error(self) -> Floats:
         """Standard error of :meth:`location` within the run."""
-        return np.sqrt(np.mean(np.square([s.log_se for s in self.sessions]), axis=0) / len(self.sessions))
+        return np.asarray(np.sqrt(np.mean(np.square([s.log_se for s in self.sessions]), axis=0) / len(self.sessions)))
 
     def engine(self) -> float:
         """Log microseconds of the engine."""
@@ -196,7 +196,9 @@ class Baseline:
     layers: tuple[str, ...]
     runs: tuple[RunSummary, ...]
 
-    def __init__(self, runs: Iterable[Run] = (), *, layers: Sequence[str] = (), kept: Iterable[RunSummary] = ()) -> None:
+    def __init__(
+        self, runs: Iterable[Run] = (), *, layers: Sequence[str] = (), kept: Iterable[RunSummary] = ()
+    ) -> None:
         summaries = [*kept]
         keys = tuple(layers)
         for run in runs:
@@ -365,9 +367,7 @@ def _judge_once(baseline: Baseline, run: Run, limits: _Limits) -> Verdict:
     ]
     last = baseline.runs[-1].log_us
     layers += [
-        Judgement(key, "gone", float(np.exp(last[old_at[key]])), None)
-        for key in baseline.layers
-        if key not in new_at
+        Judgement(key, "gone", float(np.exp(last[old_at[key]])), None) for key in baseline.layers if key not in new_at
     ]
     if run.disturbed:
         engine = _doubted(engine)
@@ -501,9 +501,7 @@ def _doubted(judgement: Judgement) -> Judgement:
     return Judgement(**{**vars(judgement), "outcome": "inconclusive"})
 
 
-def _overall(
-    baseline: Baseline, run: Run, engine: Judgement, layers: Sequence[Judgement]
-) -> tuple[Outcome, str]:
+def _overall(baseline: Baseline, run: Run, engine: Judgement, layers: Sequence[Judgement]) -> tuple[Outcome, str]:
     if engine.outcome == "slower" or any(layer.outcome == "slower" for layer in layers):
         return "slower", ""
     total = sum(layer.before_us or 0.0 for layer in layers) or 1.0
@@ -517,9 +515,7 @@ def _overall(
             return "inconclusive", run.disturbed
         runs = len(baseline.runs)
         if runs < MIN_RUNS:
-            return "inconclusive", (
-                f"the baseline has {runs} run{'s' if runs > 1 else ''}, a verdict needs {MIN_RUNS}"
-            )
+            return "inconclusive", (f"the baseline has {runs} run{'s' if runs > 1 else ''}, a verdict needs {MIN_RUNS}")
         what = [layer.key for layer in doubtful] if engine.outcome != "inconclusive" else ["the engine"]
         return "inconclusive", f"the spread between runs is too large for {_names(what)}"
     if engine.outcome == "faster" or any(layer.outcome == "faster" for layer in layers):

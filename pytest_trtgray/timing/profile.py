@@ -128,6 +128,4 @@ def layer_times(run: Run, layers: tuple[Layer, ...]) -> tuple[LayerTime, ...]:
     """Times by layer from a run's columns."""
     times = [math.exp(value) for value in run.location()]
     total = sum(times) or 1.0
-    return tuple(
-        LayerTime(layer, us, us / total) for layer, us in zip(layers, times, strict=True)
-    )
+    return tuple(LayerTime(layer, us, us / total) for layer, us in zip(layers, times, strict=True))

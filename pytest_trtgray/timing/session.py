@@ -112,9 +112,7 @@ def _affordable(steady_us: float) -> int:
     return max(MIN_ITERATIONS, min(DEFAULT_ITERATIONS, fitting))
 
 
-def _tabulate(
-    layers: Sequence[Layer], times: Sequence[dict[str, float]]
-) -> tuple[tuple[Layer, ...], np.ndarray]:
+def _tabulate(layers: Sequence[Layer], times: Sequence[dict[str, float]]) -> tuple[tuple[Layer, ...], np.ndarray]:
     """Times in the engine's layer order, shape (iterations, layers).
 
     Layers that the profiler never names (folded away, or shape arithmetic on the host) get no column;
