@@ -48,6 +48,11 @@ class ShapeError(EngineError):
 class BaselineError(TrtGrayError):
     """A baseline file cannot be read or written."""
 
+    @property
+    def message(self) -> str:
+        """The reason first: a test's summary line has no room for a path before it."""
+        return "\n  ".join(part for part in (self.reason, self.thing, self.remedy) if part)
+
 
 class MissingBaselineError(BaselineError):
     """There is no baseline for this test and this hardware."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
     session = trt_session(request.config)
     if not hasattr(request, "param"):
-        pytest.skip("trt_engine: no engine given; run pytest --trt-engine=model.onnx")
+        skip_test("trt_engine: no engine given; run pytest --trt-engine=model.onnx")
     session.current = session.engine_of(request.param)
     yield session.current
     session.current = None
@@ -78,7 +79,7 @@ def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
 
     session = trt_session(request.config)
     if session.settings.timing == "off":
-        pytest.skip("trt_profiler: switched off by --trt-timing=off")
+        skip_test("trt_profiler: switched off by --trt-timing=off")
     return Profiler(session, request.node)
 
 

@@ -13,16 +13,6 @@ from pytest_trtgray.settings import OptionError, Settings
 if TYPE_CHECKING:
     from pytest_trtgray.engines.model import DeviceInfo
 
-MARKERS = (
-    "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
-    "min and max are inclusive",
-    "trt_requires(tensorrt=None, tensorrt_rtx=None, memory_gb=None, precision=None, runtime=None): run only "
-    "where these are there: versions such as '>=10.3', GPU memory, a precision that the GPU has, the runtime "
-    "in use",
-    "trt_timing(tolerance=None, sessions=None, iterations=None): limits and effort of this test's timing "
-    "checks; tolerance=0.1 accepts layers 10 % slower",
-    "trt_shapes(**shapes): input shapes of this test, such as x=(8, 3, 224, 224)",
-)
 _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "trt_arch": ("min", "max"),
     "trt_requires": ("tensorrt", "tensorrt_rtx", "memory_gb", "precision", "runtime"),

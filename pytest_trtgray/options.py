@@ -1,10 +1,21 @@
-"""Options and ini values, with help that a newcomer understands."""
+"""Options, ini values and markers, with help that a newcomer understands."""
 
 from __future__ import annotations
 
 import argparse
 
 import pytest
+
+MARKERS = (
+    "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
+    "min and max are inclusive",
+    "trt_requires(tensorrt=None, tensorrt_rtx=None, memory_gb=None, precision=None, runtime=None): run only "
+    "where these are there: versions such as '>=10.3', GPU memory, a precision that the GPU has, the runtime "
+    "in use",
+    "trt_timing(tolerance=None, sessions=None, iterations=None): limits and effort of this test's timing "
+    "checks; tolerance=0.1 accepts layers 10 % slower",
+    "trt_shapes(**shapes): input shapes of this test, such as x=(8, 3, 224, 224)",
+)
 
 
 class _NotYet(argparse.Action):

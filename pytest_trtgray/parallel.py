@@ -1,4 +1,4 @@
-"""With pytest-xdist: what the controller and its workers tell each other. Registered only if xdist is there."""
+"""With pytest-xdist: what the controller and its workers tell each other. Registered only where it is used."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trtgray.errors import NotRunnableError, TrtGrayError
-from pytest_trtgray.gating import MARKERS
+from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.settings import ActiveTest, Settings, activated, read_settings
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register markers and fixtures; read the settings."""
+    from pytest_trtgray.options import MARKERS
+
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     from pytest_trtgray import fixtures
@@ -69,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except TrtGrayError as error:
         raise pytest.UsageError(error.message) from None
     _check_parallel(config)
-    if config.pluginmanager.hasplugin("xdist") or config.pluginmanager.hasplugin("xdist.plugin"):
+    if getattr(config.option, "numprocesses", None):
         from pytest_trtgray import parallel
 
         config.pluginmanager.register(parallel, "trtgray-parallel")
@@ -90,10 +92,13 @@ def pytest_collection(session: pytest.Session) -> None:
     """Refuse unusable files and a missing GPU before anything runs."""
     if hasattr(session.config, "workerinput"):
         return  # the controller has looked
+    settings = session.config.stash[settings_key]
+    if not (settings.engines or settings.onnx or settings.require_gpu):
+        return
     from pytest_trtgray.preflight import check_everything
 
     try:
-        check_everything(session.config.stash[settings_key])
+        check_everything(settings)
     except TrtGrayError as error:
         raise pytest.UsageError(error.message) from None
 
@@ -118,12 +123,13 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         from pytest_trtgray.suite.collector import collect_suite
 
         items[:] = collect_suite(session)
-    from pytest_trtgray.gating import gate
+    if any(marker.name.startswith("trt_") for item in items for marker in item.iter_markers()):
+        from pytest_trtgray.gating import gate
 
-    try:
-        gate(items, settings)
-    except TrtGrayError as error:
-        raise pytest.UsageError(error.message) from None
+        try:
+            gate(items, settings)
+        except TrtGrayError as error:
+            raise pytest.UsageError(error.message) from None
     users = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
     if users:
         from pytest_trtgray.fuzzing import relax_deadlines
@@ -169,17 +175,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Find obsolete baselines; write the JSON report."""
-    from pytest_trtgray.reporting.final import finish
+    if _has_results(session.config):
+        from pytest_trtgray.reporting.final import finish
 
-    finish(session.config)
+        finish(session.config)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """One short section at the end."""
-    from pytest_trtgray.reporting.terminal import write_summary
+    if _has_results(config):
+        from pytest_trtgray.reporting.terminal import write_summary
 
-    write_summary(terminalreporter, config)
+        write_summary(terminalreporter, config)
 
 
 def trt_session(config: pytest.Config) -> TrtSession:
@@ -191,21 +199,24 @@ def trt_session(config: pytest.Config) -> TrtSession:
     return config.stash[session_key]
 
 
+def _has_results(config: pytest.Config) -> bool:
+    """Whether any test used the plugin, or its JSON was asked for."""
+    settings = config.stash.get(settings_key, None)
+    return session_key in config.stash or (settings is not None and settings.json_path is not None)
+
+
 @contextlib.contextmanager
 def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, None, None]:
     try:
         yield
     except NotRunnableError as error:
         if item.config.stash[settings_key].require_gpu:
-            raise pytest.fail.Exception(error.message, pytrace=False) from None
-        skipped = pytest.skip.Exception(f"{error.thing}: {error.reason}")
-        # -rs then shows the test's own line and not this one.
-        skipped._use_item_location = True
-        raise skipped from None
+            fail_test(error.message)
+        skip_test(f"{error.thing}: {error.reason}")
     except TrtGrayError as error:
         if keep_traceback:
             raise
-        raise pytest.fail.Exception(error.message, pytrace=False) from None
+        fail_test(error.message)
 
 
 @contextlib.contextmanager
@@ -216,7 +227,7 @@ def _without_source(item: pytest.Item) -> Generator[None, None, None]:
     except AssertionError as error:
         if not getattr(item, "is_trt_suite", False):
             raise
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
+        fail_test(str(error))
 
 
 def _check_parallel(config: pytest.Config) -> None:

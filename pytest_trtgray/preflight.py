@@ -12,8 +12,6 @@ def check_everything(settings: Settings) -> None:
     Raises:
         TrtGrayError: the first that cannot be used.
     """
-    if not (settings.engines or settings.onnx or settings.require_gpu):
-        return
     if settings.require_gpu:
         _require_gpu(settings)
     from pytest_trtgray.engines.loading import check_file, is_engine_file

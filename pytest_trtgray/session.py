@@ -16,6 +16,7 @@ from pytest_trtgray.baselines.store import BaselineFile, BaselineStore
 from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_engine
 from pytest_trtgray.errors import BaselineError, MissingBaselineError, ModelError, NotRunnableError
 from pytest_trtgray.findings import Finding, errors, listing
+from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.settings import EngineRequest, Settings
 from pytest_trtgray.structure.diff import describe
@@ -218,8 +219,8 @@ class TrtSession:
         others = self.store.others(item.nodeid, identity)
         elsewhere = f"\n  There is one for other hardware or versions: {', '.join(others)}." if others else ""
         return MissingBaselineError(
-            "missing baseline",
-            f"no {what} baseline for {item.nodeid} on this hardware ({_relative(path)})",
+            _relative(path),
+            f"missing baseline: no {what} baseline for {item.nodeid} on this hardware",
             f"To record it:  {record_command(self.config, item)}{elsewhere}",
         )
 
@@ -311,7 +312,7 @@ class TrtSession:
             raise AssertionError(_slower_message(engine, verdict))
         if verdict.outcome == "inconclusive" and self.settings.inconclusive != "warn":
             if self.settings.inconclusive == "skip":
-                pytest.skip(f"timing inconclusive: {verdict.reason}")
+                skip_test(f"timing inconclusive: {verdict.reason}")
             raise AssertionError(f"timing inconclusive: {verdict.reason}\n{listing(verdict.findings)}")
 
     def _missing(self, item: pytest.Item, engine: Engine, kind: str, identity: Mapping[str, str]) -> None:
@@ -319,7 +320,7 @@ class TrtSession:
         error = self.missing(item, identity, kind)
         if self.settings.on_missing == "skip":
             self.report(item, kind, engine, "missing", "no baseline")
-            pytest.skip(error.message)
+            skip_test(error.message)
         finding = Finding("error", item.nodeid, error.reason, "baseline.missing", remedy=error.remedy)
         self.report(item, kind, engine, "missing", "no baseline", [finding])
         raise AssertionError(error.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
             name, path = Path(text).stem, text
         if not name or not path:
             raise OptionError(f"--trt-engine={text}", "cannot be read", "Write PATH or NAME=PATH.")
-        requests.append(EngineRequest(name, here / path))
+        requests.append(EngineRequest(name, Path(os.path.normpath(here / path))))
     names = [request.name for request in requests]
     for request in requests:
         if names.count(request.name) > 1:

@@ -75,6 +75,8 @@ def describe_content(head: bytes) -> str:
         return "it is gzip-compressed; unpack it first"
     if text.startswith((b"{", b"[")):
         return "it is JSON"
+    if head[:1] == b"\x08":  # the tag of ir_version, which every exporter writes first
+        return "it looks like an ONNX model; name it .onnx"
     return f"it starts with {head[:4]!r}"
 
 

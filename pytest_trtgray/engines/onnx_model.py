@@ -183,9 +183,8 @@ def _load_proto(path: Path) -> Any:
 def _unreadable(path: Path, error: str) -> str:
     with path.open("rb") as file:
         head = file.read(64)
-    # 0x08 is the tag of ir_version, which every exporter writes first.
-    looks_right = head[:1] == b"\x08"
-    reason = "it starts like one, so it is probably cut off" if looks_right else describe_content(head)
+    content = describe_content(head)
+    reason = "it starts like one, so it is probably cut off" if "ONNX" in content else content
     return f"not a readable ONNX model: {reason} ({error.splitlines()[0] if error else 'no reason given'})"
 
 

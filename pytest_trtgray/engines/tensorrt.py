@@ -285,7 +285,12 @@ def check_version(path: Path, header: EngineHeader) -> None:
     """
     flavour: Flavour = "tensorrt_rtx" if header.runtime == "tensorrt_rtx" else "tensorrt"
     product = PRODUCT[flavour]
-    installed = version_of(flavour)
+    try:
+        installed = version_of(flavour)
+    except EngineError as error:
+        raise EngineError(
+            path, f"was built by {product} {header.version}; {error.reason}", f"Install {product} {header.version}."
+        ) from error
     made_by, here = header.version.split(".")[:3], installed.split(".")[:3]
     if made_by != here:
         raise EngineError(

@@ -10,7 +10,8 @@ from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.logs.records import Record
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
-_SOURCE = re.compile(r"^\S+\.(?:cc|cpp|h):\d+ \S+\] ")
+# "graph.cc:5777 CleanUnused] text" of ONNX Runtime, "ModelImporter.cpp:1071: text" of TensorRT's parser
+_SOURCE = re.compile(r"^\S+\.(?:cc|cpp|h):\d+(?::| \S+\]) ")
 
 
 @dataclass(frozen=True)

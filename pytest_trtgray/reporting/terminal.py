@@ -43,12 +43,13 @@ def write_summary(reporter: pytest.TerminalReporter, config: pytest.Config) -> N
     state = config.stash.get(final_key, None)
     quiet = config.get_verbosity() < 0
     lines_at_end = _file_lines(state) if state is not None else []
-    if not found and not lines_at_end:
+    remarks = _remarks(found)
+    if not lines_at_end and not remarks and (quiet or not found):
         return
     reporter.section("trtgray", sep="=")
     if not quiet:
         _write_checks(reporter, found)
-    _write_remarks(reporter, found)
+    _write_remarks(reporter, remarks)
     for text, markup in lines_at_end:
         reporter.line(text, **markup)
 
@@ -77,14 +78,18 @@ def _test_note(result: CheckResult, checks: list[CheckResult]) -> str:
     return f"   ({result.nodeid.rpartition('::')[2]})" if len(same) > 1 else ""
 
 
-def _write_remarks(reporter: pytest.TerminalReporter, found: list[CheckResult]) -> None:
-    """Warnings and advice; errors were shown where their test failed."""
+def _remarks(found: list[CheckResult]) -> list[tuple[str, str, str]]:
+    """Warnings and advice, each once; errors were shown where their test failed."""
     remarks: dict[tuple[str, str, str], None] = {}
     for result in found:
         for finding in result.check["findings"]:
             if finding["severity"] != "error":
                 remarks[finding["severity"], finding["what"].splitlines()[0], finding["remedy"]] = None
-    for severity, what, remedy in list(remarks)[:_MAX_ADVICE]:
+    return list(remarks)
+
+
+def _write_remarks(reporter: pytest.TerminalReporter, remarks: list[tuple[str, str, str]]) -> None:
+    for severity, what, remedy in remarks[:_MAX_ADVICE]:
         markup = {"yellow": True} if severity == "warning" else {}
         reporter.write(f"{severity}: ", **markup)
         reporter.line(what)
