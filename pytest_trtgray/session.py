@@ -158,6 +158,7 @@ class TrtSession:
                 "outcome": outcome,
                 "summary": summary,
                 "findings": [finding.to_dict() for finding in findings],
+                "notes": list(engine.notes) if engine else [],
                 **numbers,
             }
         )

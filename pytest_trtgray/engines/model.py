@@ -117,8 +117,10 @@ class Layer:
         Read from its inputs and weights; a layer that only quantises (its output is coarser than its
         inputs) still computes in its input's type, one that only dequantises in its output's.
         """
-        if "dequantize" in self.kind.lower():
-            return coarsest(tensor.dtype for tensor in self.outputs)
+        kind = self.kind.lower()
+        if kind in ("quantizelinear", "dequantizelinear"):
+            side = self.outputs if kind.startswith("de") else self.inputs
+            return coarsest(tensor.dtype for tensor in side)
         read = coarsest(tensor.dtype for tensor in (*self.inputs, *self.constants))
         return read or coarsest(tensor.dtype for tensor in self.outputs)
 

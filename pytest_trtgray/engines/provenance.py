@@ -72,13 +72,15 @@ def _anchors(node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mappin
     if node.op_type in _LAYOUT_OPS:
         return []
     found = [producer[output] for output in node.outputs if output in producer]
-    tensor = node.name
-    while not found and (shorter := _MADE_FROM.sub("", tensor)) != tensor:
-        tensor = shorter
-        if tensor in producer:
-            found.append(producer[tensor])
-    if not found and node.name in by_name:
-        found.append(by_name[node.name])
+    name = node.name
+    while not found:
+        # r2_nchwc is named after a tensor, conv1_token_3 after a node
+        places = (producer, by_name) if node.name.endswith(_NCHWC) else (by_name, producer)
+        found = [place[name] for place in places if name in place][:1]
+        shorter = _MADE_FROM.sub("", name)
+        if shorter == name:
+            break
+        name = shorter
     return found
 
 

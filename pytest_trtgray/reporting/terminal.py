@@ -85,6 +85,8 @@ def _remarks(found: list[CheckResult]) -> list[tuple[str, str, str]]:
         for finding in result.check["findings"]:
             if finding["severity"] != "error":
                 remarks[finding["severity"], finding["what"].splitlines()[0], finding["remedy"]] = None
+        for note in result.check["notes"]:
+            remarks["note", note, ""] = None
     return list(remarks)
 
 
