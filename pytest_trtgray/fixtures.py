@@ -232,7 +232,7 @@ class Profiler:
             return self._session.check_timing(self._item, engine, profile, used, plan, marks.get("tolerance"))
 
         def group_of(layer: Layer) -> str | None:
-            named = self._item.ihook.pytest_trt_layer_group(layer=layer)
+            named = self._item.config.hook.pytest_trt_layer_group(layer=layer)
             return None if named is None else str(named)
 
         return Profile(

@@ -147,7 +147,7 @@ class TrtSession:
                findings: Sequence[Finding] = (), **numbers: Any) -> None:  # fmt: skip
         """Add one check to a test's record."""
         for finding in findings:
-            item.ihook.pytest_trt_finding(item=item, finding=finding)
+            self.config.hook.pytest_trt_finding(item=item, finding=finding)
         info = engine.info if engine else None
         self.record(item).checks.append(
             {

@@ -31,14 +31,18 @@ def vision_transformer(path: Path, *, layers: int = 2, width: int = 8) -> Path:
     """``x`` (batch, 3, 224, 224) -> ``y`` (batch, 49, width); nodes ``/encoder/layer.0/attention/…``."""
     graph = Graph()
     x = graph.input("x", ["batch", 3, 224, 224])
-    patches = graph.add("Conv", [x, graph.weight("patches.weight", width, 3, 32, 32)], "/patches/Conv", strides=[32, 32])
+    patches = graph.add(
+        "Conv", [x, graph.weight("patches.weight", width, 3, 32, 32)], "/patches/Conv", strides=[32, 32]
+    )
     shape = graph.constant("tokens", np.array([0, width, 49], np.int64))
     tensor = graph.add("Reshape", [patches, shape], "/patches/Reshape")
     tensor = graph.add("Transpose", [tensor], "/patches/Transpose", perm=[0, 2, 1])
     for index in range(layers):
         block = f"/encoder/layer.{index}"
         query, key, value = (
-            graph.add("MatMul", [tensor, graph.weight(f"{part}{index}", width, width)], f"{block}/attention/{part}/MatMul")
+            graph.add(
+                "MatMul", [tensor, graph.weight(f"{part}{index}", width, width)], f"{block}/attention/{part}/MatMul"
+            )
             for part in ("query", "key", "value")
         )
         turned = graph.add("Transpose", [key], f"{block}/attention/Transpose", perm=[0, 2, 1])
@@ -48,7 +52,9 @@ def vision_transformer(path: Path, *, layers: int = 2, width: int = 8) -> Path:
         tensor = graph.add("Add", [mixed, tensor], f"{block}/attention/Add")
         wide = graph.add("MatMul", [tensor, graph.weight(f"up{index}", width, 64 * width)], f"{block}/mlp/up/MatMul")
         wide = graph.add("Relu", [wide], f"{block}/mlp/Relu")
-        narrow = graph.add("MatMul", [wide, graph.weight(f"down{index}", 64 * width, width)], f"{block}/mlp/down/MatMul")
+        narrow = graph.add(
+            "MatMul", [wide, graph.weight(f"down{index}", 64 * width, width)], f"{block}/mlp/down/MatMul"
+        )
         tensor = graph.add("Add", [narrow, tensor], f"{block}/mlp/Add")
     graph.add("Identity", [tensor], "/Identity", "y")
     graph.output("y", ["batch", 49, width])
@@ -70,7 +76,11 @@ def int8_pair(folder: Path) -> tuple[Path, Path]:
     x = half.input("x", ["batch", 3, 8, 8])
     zero = half.constant("zero", np.int8(0))
     quantised = half.add("QuantizeLinear", [x, half.constant("step", step), zero], "x_quantise")
-    values = half.add("DequantizeLinear", [quantised, half.constant("step2", step), half.constant("zero2", np.int8(0))], "x_dequantise")
+    values = half.add(
+        "DequantizeLinear",
+        [quantised, half.constant("step2", step), half.constant("zero2", np.int8(0))],
+        "x_dequantise",
+    )
     kernel = half.add(
         "DequantizeLinear",
         [half.constant("w_int8", weights), half.constant("w_scale", scale), half.constant("zero3", np.int8(0))],
@@ -78,7 +88,14 @@ def int8_pair(folder: Path) -> tuple[Path, Path]:
     )
     y = half.add("Conv", [values, kernel], "conv1")
     out_step = np.float32(1 / 4096)
-    y = half.add("QuantizeLinear", [y, half.constant("out_step", out_step), half.constant("zero4", np.int8(0))], "y_quantise")
-    half.add("DequantizeLinear", [y, half.constant("out_step2", out_step), half.constant("zero5", np.int8(0))], "y_dequantise", "y")
+    y = half.add(
+        "QuantizeLinear", [y, half.constant("out_step", out_step), half.constant("zero4", np.int8(0))], "y_quantise"
+    )
+    half.add(
+        "DequantizeLinear",
+        [y, half.constant("out_step2", out_step), half.constant("zero5", np.int8(0))],
+        "y_dequantise",
+        "y",
+    )
     half.output("y", ["batch", 4, 6, 6], TensorProto.FLOAT)
     return full.save(folder / "model.onnx"), half.save(folder / "model_int8.onnx")

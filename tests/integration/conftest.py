@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests import models
 
 CHEAP = """
 [pytest]
-addopts = --strict-markers --strict-config -p no:randomly -p no:timeout
+addopts = --strict-markers --strict-config -p no:randomly
 trt_sessions = 1
 trt_iterations = 5
 """
@@ -56,7 +55,7 @@ class Project:
     def ini(self, text: str) -> None:
         """Add lines to the project's ini file."""
         file = self.path / "pytest.ini"
-        file.write_text(file.read_text() + text + "\n")
+        file.write_text(f"{file.read_text().rstrip()}\n{text}\n")
 
     def baselines(self) -> list[str]:
         """All baseline files, relative to their folder."""
@@ -75,8 +74,8 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Iterator[Project]:
-    yield Project(pytester)
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
 
 
 def text(result: pytest.RunResult) -> str:

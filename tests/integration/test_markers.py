@@ -10,7 +10,10 @@ from tests.integration.conftest import Project, needs_rtx
 @pytest.mark.parametrize(
     ("marker", "reason"),
     [
-        ('trt_arch("sm_89", "sm_90")', "trt_arch: needs sm_89 or sm_90, found no GPU (no NVIDIA driver on this machine)"),
+        (
+            'trt_arch("sm_89", "sm_90")',
+            "trt_arch: needs sm_89 or sm_90, found no GPU (no NVIDIA driver on this machine)",
+        ),
         ('trt_arch(min="sm_80", max="sm_90")', "trt_arch: needs sm_80 or newer or sm_90 or older, found no GPU"),
         ("trt_requires(memory_gb=16)", "trt_requires: needs 16 GB of GPU memory, found no GPU"),
         ('trt_requires(precision="fp8")', "trt_requires: needs a GPU with fp8 (sm_89 or newer), found no GPU"),
@@ -44,7 +47,9 @@ def test_requires_a_version_that_is_there(project: Project) -> None:
 
 
 def test_runtime_that_is_used(project: Project) -> None:
-    project.pytester.makepyfile("import pytest\n@pytest.mark.trt_requires(runtime='onnxruntime')\ndef test_it():\n    pass")
+    project.pytester.makepyfile(
+        "import pytest\n@pytest.mark.trt_requires(runtime='onnxruntime')\ndef test_it():\n    pass"
+    )
     project.run("--trt-runtime=onnxruntime").assert_outcomes(passed=1)
 
 
