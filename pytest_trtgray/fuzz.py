@@ -23,7 +23,8 @@ Shapes = dict[str, tuple[int, ...]]
 def profile_shapes(engine_or_onnx: EngineOrModel, profile: int | None = None) -> st.SearchStrategy[Shapes]:
     """Shapes inside an optimization profile, one a name.
 
-    Dimensions with the same symbol (``batch`` in several inputs) are always equal. The profile's bounds and
+    Dimensions with the same symbol (``batch`` in several inputs) are always equal; so are dimensions without a
+    symbol that have the same range. The profile's bounds and
     its optimum come often, as do their neighbours, where kernels change; failures shrink to the smallest
     shape.
 
@@ -88,8 +89,9 @@ def _profile_shapes(inputs: tuple[TensorSpec, ...], profile: ShapeProfile) -> st
                 places[spec.name].append(low)
                 continue
             symbol = spec.shape[axis]
-            # "?" is no name: two unnamed dimensions have nothing to do with each other
-            key = symbol if isinstance(symbol, str) and symbol != "?" else f"{spec.name}[{axis}]"
+            # An engine file does not keep symbols. Dimensions of one range then move together: rather miss a
+            # combination than feed one that the model does not allow.
+            key = symbol if isinstance(symbol, str) and symbol != "?" else f"{low} to {high}, best {best}"
             was = free.get(key, (low, best, high))
             free[key] = (max(low, was[0]), best, min(high, was[2]))
             places[spec.name].append(key)

@@ -161,9 +161,9 @@ class TensorRTEngine(Engine):
             *(Record.from_dict(record) for record in self._facts.get("records", ())),
             *loaded,
         )
-        limits = {spec.name: spec.limits for spec in model.inputs} if model else {}
-        inputs = self._specs("INPUT", limits) if self._engine else (model.inputs if model else ())
-        outputs = self._specs("OUTPUT", {}) if self._engine else (model.outputs if model else ())
+        # The model knows more: symbols such as "batch", and which values an input takes.
+        inputs = model.inputs if model else self._specs("INPUT") if self._engine else ()
+        outputs = self._specs("OUTPUT") if self._engine else model.outputs if model else ()
         self.info = EngineInfo(
             name=name,
             path=str(path),
@@ -235,14 +235,13 @@ class TensorRTEngine(Engine):
     def _polygraphy_runner(self, engine_or_context: Any) -> Any:
         return _polygraphy(self.flavour).trt.TrtRunner(engine_or_context, name=self.info.name)
 
-    def _specs(self, mode: str, limits: Mapping[str, tuple[float, float] | None]) -> tuple[TensorSpec, ...]:
+    def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         return tuple(
             TensorSpec(
                 name,
                 datatype(self._engine.get_tensor_dtype(name).name),
                 tuple(dim if dim >= 0 else "?" for dim in self._engine.get_tensor_shape(name)),
-                limits.get(name),
             )
             for name in names
             if self._engine.get_tensor_mode(name).name == mode
