@@ -1,0 +1,105 @@
+"""Who may know whom: the layout of CONTRIBUTING.md, held against the code's own imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pytest_trtgray
+
+PACKAGE = Path(pytest_trtgray.__file__).parent
+ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite")
+
+# What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
+LEAVES = {"errors", "files", "findings", "vendor"}
+ALLOWED = {
+    "engines": {"engines", "logs", *LEAVES},
+    "logs": {"logs", *LEAVES},
+    "structure": {"structure", "engines", *LEAVES},
+    "accuracy": {"accuracy", "engines", *LEAVES},
+    "timing": {"timing", "engines", "structure", *LEAVES},
+    "baselines": {"baselines", "engines", *LEAVES},
+}
+# Vendor libraries, and the only places that may load them.
+VENDORS = {
+    "tensorrt": {"engines/tensorrt.py"},
+    "tensorrt_rtx": {"engines/tensorrt.py"},
+    "polygraphy": {"engines/tensorrt.py"},
+    "onnxruntime": {"engines/onnxruntime.py"},
+    "pytest": {
+        "fixtures.py",
+        "fuzzing.py",
+        "gating.py",
+        "hookspec.py",
+        "options.py",
+        "outcomes.py",
+        "parallel.py",
+        "plugin.py",
+        "session.py",
+        "settings.py",
+    },
+}
+AT_START_UP = ("__init__.py", "errors.py", "fixtures.py", "options.py", "outcomes.py", "plugin.py", "settings.py")
+HEAVY = {"numpy", "scipy", "onnx", "onnxruntime", "hypothesis", "polygraphy", "tensorrt", "ml_dtypes", "filelock"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """Dotted names that a module imports, outside of ``if TYPE_CHECKING``."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in nodes:
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("quiet_import", "import_module"):
+            found |= {str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_knows_only_its_neighbours(room: str) -> None:
+    wrong = {
+        (path.name, name)
+        for path in (PACKAGE / room).glob("*.py")
+        for name in imports(path)
+        if name.startswith("pytest_trtgray.") and name.split(".")[1] not in ALLOWED[room]
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("vendor", sorted(VENDORS))
+def test_a_vendor_library_is_loaded_in_its_own_room(vendor: str) -> None:
+    places = {
+        str(path.relative_to(PACKAGE))
+        for path in modules()
+        if any(name.split(".")[0] == vendor for name in imports(path)) and path.parts[-2] not in ("suite", "reporting")
+    }
+    assert places <= VENDORS[vendor]
+
+
+@pytest.mark.parametrize("name", AT_START_UP)
+def test_start_up_imports_nothing_heavy(name: str) -> None:
+    loaded = {module.split(".")[0] for module in imports(PACKAGE / name, top_level=True)}
+    assert not loaded & HEAVY
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    for room in ROOMS:
+        docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
+        assert docstring, f"{room}/__init__.py has no docstring"
