@@ -52,7 +52,3 @@ class BaselineError(TrtGrayError):
     def message(self) -> str:
         """The reason first: a test's summary line has no room for a path before it."""
         return "\n  ".join(part for part in (self.reason, self.thing, self.remedy) if part)
-
-
-class MissingBaselineError(BaselineError):
-    """There is no baseline for this test and this hardware."""

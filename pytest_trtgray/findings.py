@@ -70,6 +70,15 @@ def listing(findings: Iterable[Finding], limit: int = 12) -> str:
     return "\n".join([*lines, *_remedies(shown[:limit])])
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "layer"), counted(2, "layer")
+    ('1 layer', '2 layers')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def failure_message(verdict: str, findings: Iterable[Finding], limit: int = 12) -> str:
     """A failure's text: the verdict and the first finding on line one, which every summary shows."""
     first, *others = list(findings)

@@ -11,6 +11,7 @@ import pytest
 from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.settings import active
+from pytest_trtgray.state import trt_session
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Arrays, Comparison, PerOutput
@@ -30,7 +31,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 def trt_device(pytestconfig: pytest.Config) -> DeviceInfo:
     """The device under test: the GPU of ``--trt-device``, or this machine's processor where there is none."""
     from pytest_trtgray.engines.device import find_cpu, find_gpu
-    from pytest_trtgray.plugin import trt_session
 
     return find_gpu(trt_session(pytestconfig).settings.device) or find_cpu()
 
@@ -38,8 +38,6 @@ def trt_device(pytestconfig: pytest.Config) -> DeviceInfo:
 @pytest.fixture(scope="session")
 def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The engine of ``--trt-engine``; a test that uses it runs once for each."""
-    from pytest_trtgray.plugin import trt_session
-
     session = trt_session(request.config)
     if not hasattr(request, "param"):
         skip_test("trt_engine: no engine given; run pytest --trt-engine=model.onnx")
@@ -51,16 +49,12 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def trt_build(pytestconfig: pytest.Config) -> EngineFactory:
     """Build an engine from an ONNX file, or load an engine file, once a run: ``trt_build("model.onnx")``."""
-    from pytest_trtgray.plugin import trt_session
-
     return EngineFactory(trt_session(pytestconfig))
 
 
 @pytest.fixture(scope="session")
 def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
     """The FP32 reference: ``trt_shadow.run(feed)`` of ``trt_engine``'s model, ``trt_shadow("model.onnx")``."""
-    from pytest_trtgray.plugin import trt_session
-
     return ShadowFactory(trt_session(pytestconfig))
 
 
@@ -75,8 +69,6 @@ def trt_log(pytestconfig: pytest.Config) -> Callable[[Engine], Log]:
 @pytest.fixture
 def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
     """Measure an engine by layer: ``trt_profiler(engine, shapes={"x": (8, 3, 224, 224)})``."""
-    from pytest_trtgray.plugin import trt_session
-
     session = trt_session(request.config)
     if session.settings.timing == "off":
         skip_test("trt_profiler: switched off by --trt-timing=off")
@@ -86,16 +78,12 @@ def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
 @pytest.fixture
 def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     """Compare an engine's outputs with a reference: ``trt_compare(engine, shadow).check()``."""
-    from pytest_trtgray.plugin import trt_session
-
     return Comparer(trt_session(request.config), request.node)
 
 
 @pytest.fixture
 def trt_structure(request: pytest.FixtureRequest) -> Callable[[Engine], StructureOf]:
     """What an engine shows of itself: ``trt_structure(engine).check()`` against its baseline."""
-    from pytest_trtgray.plugin import trt_session
-
     session = trt_session(request.config)
     return lambda engine: StructureOf(session, request.node, engine)
 
@@ -211,8 +199,9 @@ class Profiler:
         Raises:
             ShapeError: a shape is outside the profile.
         """
+        from pytest_trtgray.baselines.identity import run_context
+        from pytest_trtgray.checks import BaselineCheck
         from pytest_trtgray.parallel import is_crowded
-        from pytest_trtgray.session import context_of
         from pytest_trtgray.timing.profile import Profile, layer_times
         from pytest_trtgray.timing.session import Plan, measure_run
 
@@ -225,11 +214,12 @@ class Profiler:
             iterations or marks.get("iterations") or settings.iterations,
         )
         crowded = "other pytest-xdist workers ran at the same time" if is_crowded(self._item.config) else ""
-        run, layers = measure_run(engine, used, plan, context=context_of(engine), disturbed=crowded)
+        run, layers = measure_run(engine, used, plan, context=run_context(engine), disturbed=crowded)
 
         def check(profile: Profile) -> Any:
             __tracebackhide__ = True
-            return self._session.check_timing(self._item, engine, profile, used, plan, marks.get("tolerance"))
+            check = BaselineCheck(self._session, self._item, engine)
+            return check.timing(profile, used, plan, marks.get("tolerance"))
 
         def group_of(layer: Layer) -> str | None:
             named = self._item.config.hook.pytest_trt_layer_group(layer=layer)
@@ -327,9 +317,10 @@ class StructureOf:
     @property
     def snapshot(self) -> Snapshot:
         """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.session import snapshot_of
+        from pytest_trtgray.structure.snapshot import Snapshot
 
-        return snapshot_of(self.engine)
+        info = self.engine.info
+        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
 
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.
@@ -342,7 +333,9 @@ class StructureOf:
                 baseline; the first line is the verdict.
         """
         __tracebackhide__ = True
-        return self._session.check_structure(self._item, self.engine, self.snapshot)
+        from pytest_trtgray.checks import BaselineCheck
+
+        return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
 
 
 def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Feed:

@@ -25,7 +25,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     seen = getattr(node, "workeroutput", {}).get(OUTPUT_KEY)
     if seen is None:
         return
-    from pytest_trtgray.plugin import trt_session
+    from pytest_trtgray.state import trt_session
 
     session = trt_session(node.config)
     session.collected = seen["collected"]

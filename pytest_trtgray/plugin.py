@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_trtgray.errors import NotRunnableError, TrtGrayError
 from pytest_trtgray.outcomes import fail_test, skip_test
-from pytest_trtgray.settings import ActiveTest, Settings, activated, read_settings
-
-if TYPE_CHECKING:
-    from pytest_trtgray.session import TrtSession
-
-settings_key = pytest.StashKey[Settings]()
-session_key = pytest.StashKey["TrtSession"]()
+from pytest_trtgray.settings import ActiveTest, activated, read_settings
+from pytest_trtgray.state import session_key, settings_key, trt_session
 
 FIXTURES = frozenset(
     {
@@ -188,15 +183,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from pytest_trtgray.reporting.terminal import write_summary
 
         write_summary(terminalreporter, config)
-
-
-def trt_session(config: pytest.Config) -> TrtSession:
-    """The state of this run of pytest, made when first needed."""
-    if session_key not in config.stash:
-        from pytest_trtgray.session import TrtSession
-
-        config.stash[session_key] = TrtSession(config, config.stash[settings_key])
-    return config.stash[session_key]
 
 
 def _has_results(config: pytest.Config) -> bool:

@@ -1,9 +1,8 @@
-"""The state of one run of pytest: engines built once, checks of every test, baselines to be written."""
+"""One run of pytest: engines built once, what every test found, baselines to be written."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trtgray.baselines.identity import identity_of, run_context, select, slug, timing_key
+from pytest_trtgray.baselines.identity import identity_of, select, slug
 from pytest_trtgray.baselines.store import BaselineFile, BaselineStore
 from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_engine
-from pytest_trtgray.errors import BaselineError, MissingBaselineError, ModelError, NotRunnableError
-from pytest_trtgray.findings import Finding, errors, listing
-from pytest_trtgray.outcomes import skip_test
-from pytest_trtgray.reporting.command import record_command
+from pytest_trtgray.errors import NotRunnableError
+from pytest_trtgray.findings import Finding
+from pytest_trtgray.reporting.results import PROPERTY
 from pytest_trtgray.settings import EngineRequest, Settings
-from pytest_trtgray.structure.diff import describe
-from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
-from pytest_trtgray.timing.gate import Baseline, Verdict, judge
-from pytest_trtgray.timing.session import Plan, measure_session
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
-    from pytest_trtgray.engines.base import Engine, Feed
-    from pytest_trtgray.timing.profile import Profile
-
-PROPERTY = "trtgray"
-STRUCTURE = "structure"
+    from pytest_trtgray.engines.base import Engine
 
 
 @dataclass(frozen=True)
@@ -194,15 +184,6 @@ class TrtSession:
         self.used_folders.add(slug(identity))
         return identity
 
-    def entry(self, item: pytest.Item, identity: Mapping[str, str], key: str) -> Mapping[str, Any] | None:
-        """A stored baseline entry, or ``None``.
-
-        Raises:
-            BaselineError: the file cannot be used.
-        """
-        file = self.store.load(identity, item.nodeid)
-        return file.entries.get(key) if file else None
-
     def propose(
         self,
         item: pytest.Item,
@@ -213,181 +194,3 @@ class TrtSession:
     ) -> None:
         """Record a baseline entry as soon as the test has passed."""
         self.record(item).pending.append(PendingBaseline(identity, engine.info.name, key, change))
-
-    def missing(self, item: pytest.Item, identity: Mapping[str, str], what: str) -> MissingBaselineError:
-        """The error for a baseline that is not there, with the command that records it."""
-        path = self.store.path(identity, item.nodeid)
-        others = self.store.others(item.nodeid, identity)
-        elsewhere = f"\n  There is one for other hardware or versions: {', '.join(others)}." if others else ""
-        return MissingBaselineError(
-            _relative(path),
-            f"missing baseline: no {what} baseline for {item.nodeid} on this hardware",
-            f"To record it:  {record_command(self.config, item)}{elsewhere}",
-        )
-
-    # checks ------------------------------------------------------------------------------------------
-
-    def check_timing(self, item: pytest.Item, engine: Engine, profile: Profile, feed: Feed, plan: Plan,
-                     tolerance: float | None) -> Verdict | None:  # fmt: skip
-        """Compare a profile with its baseline, or record it."""
-        __tracebackhide__ = True
-        identity = self.identity(engine, "timing")
-        key = timing_key(profile.shapes, profile.method)
-        stored = self.entry(item, identity, key)
-        if self.settings.update or (stored is None and self.settings.on_missing == "record"):
-            self._record_timing(item, engine, identity, key, profile)
-            return None
-        if stored is None:
-            self._missing(item, engine, "timing", identity)
-        assert stored is not None
-        baseline = self._baseline(item, identity, stored)
-        verdict = judge(
-            baseline,
-            profile.run,
-            false_alarm_rate=self.settings.false_alarm_rate,
-            layer_tolerance=self.settings.layer_tolerance if tolerance is None else tolerance,
-            engine_tolerance=self.settings.engine_tolerance,
-            more=lambda: [
-                measure_session(engine, feed, plan.iterations, disturbed=profile.run.disturbed)[0]
-                for _ in range(plan.sessions)
-            ],
-        )
-        self._conclude_timing(item, engine, profile, verdict)
-        return verdict
-
-    def check_structure(self, item: pytest.Item, engine: Engine, snapshot: Snapshot) -> tuple[Finding, ...]:
-        """Compare an engine's structure with its baseline, or record it."""
-        __tracebackhide__ = True
-        identity = self.identity(engine, STRUCTURE)
-        stored = self.entry(item, identity, STRUCTURE)
-        layers = f"{len(snapshot.layers)} layers, {snapshot.precision or 'precision unknown'}"
-        if self.settings.update or (stored is None and self.settings.on_missing == "record"):
-            self.propose(item, engine, identity, STRUCTURE, lambda _: snapshot.to_dict())
-            self.report(item, STRUCTURE, engine, "recorded", layers)
-            return ()
-        if stored is None:
-            self._missing(item, engine, STRUCTURE, identity)
-        assert stored is not None
-        try:
-            old = Snapshot.from_dict(stored)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(item, identity, error) from error
-        findings = compare_snapshots(old, snapshot)
-        failed = bool(errors(findings))
-        summary = f"{layers}; {len(errors(findings))} changes" if failed else f"{layers}, as the baseline"
-        self.report(item, STRUCTURE, engine, "changed" if failed else "pass", summary, findings)
-        if failed:
-            raise AssertionError(describe(findings))
-        return findings
-
-    def _record_timing(
-        self, item: pytest.Item, engine: Engine, identity: Mapping[str, str], key: str, profile: Profile
-    ) -> None:
-        def change(stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
-            fresh = Baseline([profile.run])
-            merged = self._baseline(item, identity, stored).with_run(profile.run) if stored else fresh
-            return merged.to_dict()
-
-        self.propose(item, engine, identity, key, change)
-        self.report(item, "timing", engine, "recorded", _milliseconds(profile.total_us),
-                    total_us=profile.total_us)  # fmt: skip
-
-    def _conclude_timing(self, item: pytest.Item, engine: Engine, profile: Profile, verdict: Verdict) -> None:
-        __tracebackhide__ = True
-        change = verdict.engine.change
-        runs = f"{verdict.baseline_runs} run{'s' if verdict.baseline_runs > 1 else ''}"
-        summary = f"{_milliseconds(profile.total_us)}, {change:+.1%} against {runs}, {verdict.sessions} sessions"
-        if verdict.outcome == "inconclusive":
-            summary += f"; {verdict.reason}"
-        findings = verdict.findings
-        reporting = self.settings.timing == "report"
-        if reporting:
-            findings = tuple(_as_warning(finding) for finding in findings)
-        self.report(
-            item, "timing", engine, verdict.outcome, summary, findings,
-            total_us=profile.total_us, change=change, low=verdict.engine.low, high=verdict.engine.high,
-        )  # fmt: skip
-        if reporting:
-            return
-        if verdict.outcome == "slower":
-            raise AssertionError(_slower_message(engine, verdict))
-        if verdict.outcome == "inconclusive" and self.settings.inconclusive != "warn":
-            if self.settings.inconclusive == "skip":
-                skip_test(f"timing inconclusive: {verdict.reason}")
-            raise AssertionError(f"timing inconclusive: {verdict.reason}\n{listing(verdict.findings)}")
-
-    def _missing(self, item: pytest.Item, engine: Engine, kind: str, identity: Mapping[str, str]) -> None:
-        __tracebackhide__ = True
-        error = self.missing(item, identity, kind)
-        if self.settings.on_missing == "skip":
-            self.report(item, kind, engine, "missing", "no baseline")
-            skip_test(error.message)
-        finding = Finding("error", item.nodeid, error.reason, "baseline.missing", remedy=error.remedy)
-        self.report(item, kind, engine, "missing", "no baseline", [finding])
-        raise AssertionError(error.message)
-
-    def _baseline(self, item: pytest.Item, identity: Mapping[str, str], stored: Mapping[str, Any]) -> Baseline:
-        try:
-            return Baseline.from_dict(stored)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(item, identity, error) from error
-
-    def _damaged(self, item: pytest.Item, identity: Mapping[str, str], error: Exception) -> BaselineError:
-        path = self.store.path(identity, item.nodeid)
-        return BaselineError(
-            path,
-            f"the baseline is damaged: {error!r}",
-            f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines.",
-        )
-
-
-def snapshot_of(engine: Engine) -> Snapshot:
-    """What an engine shows of itself.
-
-    Raises:
-        NotRunnableError: its layers are shown only on a GPU.
-    """
-    return Snapshot(engine.layers, engine.info.inputs, engine.info.outputs, engine.info.memory)
-
-
-def context_of(engine: Engine) -> dict[str, str]:
-    """What a timing run records about where it was taken."""
-    return run_context(engine)
-
-
-def require_model(path: Path) -> Path:
-    """The path of a model that exists.
-
-    Raises:
-        ModelError: it does not.
-    """
-    if not path.exists():
-        raise ModelError(path, "no such file")
-    return path
-
-
-def _slower_message(engine: Engine, verdict: Verdict) -> str:
-    failing = errors(verdict.findings)
-    slow = sum(layer.outcome == "slower" for layer in verdict.layers)
-    total = sum(layer.outcome not in ("gone",) for layer in verdict.layers)
-    what = f"{slow} of {total} layers slower" if slow else f"engine slower by {verdict.engine.change:.1%}"
-    device = engine.info.device
-    where = f"{device.name} ({engine.info.runtime} {engine.info.version})" if device else engine.info.runtime
-    return f"{what} on {where}\n{listing(failing)}"
-
-
-def _as_warning(finding: Finding) -> Finding:
-    if finding.severity != "error":
-        return finding
-    return Finding(**{**vars(finding), "severity": "warning"})
-
-
-def _milliseconds(us: float) -> str:
-    return f"{us / 1e3:.3g} ms" if math.isfinite(us) else "? ms"
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

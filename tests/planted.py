@@ -50,10 +50,10 @@ def vision_transformer(path: Path, *, layers: int = 2, width: int = 8) -> Path:
         weights = graph.add("Softmax", [scores], f"{block}/attention/Softmax", axis=-1)
         mixed = graph.add("MatMul", [weights, value], f"{block}/attention/MatMul_1")
         tensor = graph.add("Add", [mixed, tensor], f"{block}/attention/Add")
-        wide = graph.add("MatMul", [tensor, graph.weight(f"up{index}", width, 64 * width)], f"{block}/mlp/up/MatMul")
+        wide = graph.add("MatMul", [tensor, graph.weight(f"up{index}", width, 512 * width)], f"{block}/mlp/up/MatMul")
         wide = graph.add("Relu", [wide], f"{block}/mlp/Relu")
         narrow = graph.add(
-            "MatMul", [wide, graph.weight(f"down{index}", 64 * width, width)], f"{block}/mlp/down/MatMul"
+            "MatMul", [wide, graph.weight(f"down{index}", 512 * width, width)], f"{block}/mlp/down/MatMul"
         )
         tensor = graph.add("Add", [narrow, tensor], f"{block}/mlp/Add")
     graph.add("Identity", [tensor], "/Identity", "y")

@@ -32,7 +32,7 @@ class FinalState:
 
 def finish(config: pytest.Config) -> None:
     """Do it, in the process that reports to the user; never raises."""
-    from pytest_trtgray.plugin import session_key, settings_key
+    from pytest_trtgray.state import session_key, settings_key
 
     session = config.stash.get(session_key, None)
     if hasattr(config, "workerinput"):

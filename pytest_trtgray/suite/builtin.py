@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ TESTS = ("layers", "outputs", "structure", "log", "shapes")
 FUZZ_EXAMPLES = 100
 FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
+SWEEP_LIMIT = 128
+"""A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -43,7 +45,7 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
     """The runtime reported no errors while it built and loaded the engine."""
     __tracebackhide__ = True
     from pytest_trtgray.errors import NotRunnableError
-    from pytest_trtgray.plugin import trt_session
+    from pytest_trtgray.state import trt_session
 
     said = trt_log(trt_engine)
     if not said.records and trt_engine.blocked:
@@ -64,7 +66,7 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
 def shapes(trt_engine: Engine, trt_shadow: ShadowFactory, request: pytest.FixtureRequest) -> None:
     """At every shape of the profiles, outputs agree with the FP32 reference."""
     __tracebackhide__ = True
-    from pytest_trtgray.plugin import trt_session
+    from pytest_trtgray.state import trt_session
 
     trt_engine.require_runnable()
     shadow = trt_shadow.current
@@ -106,6 +108,10 @@ class Fuzz:
         """
         for feed in self._corner_feeds():
             self._check(feed)
+        for feed in self._sweep_feeds():
+            if time.monotonic() > self._deadline:
+                break
+            self._check(feed)
         self._search()()
 
     def summary(self) -> str:
@@ -136,6 +142,27 @@ class Fuzz:
                 if shape not in [feed.shapes for feed in found]:
                     found.append(make_feed(self._engine.info.inputs, shape))
         return found
+
+    def _sweep_feeds(self) -> Iterator[Any]:
+        """Every size of a profile that has few: one dimension, smallest first, so that nothing is left to shrink."""
+        from pytest_trtgray.feeds import make_feed
+
+        for profile in self._engine.info.profiles:
+            ranges = {
+                (low, high)
+                for bounds in profile.values()
+                for low, high in zip(bounds.min, bounds.max, strict=True)
+                if low < high
+            }
+            if len(ranges) != 1:
+                continue
+            ((first, last),) = ranges
+            for size in range(first, last + 1) if last - first < SWEEP_LIMIT else ():
+                shape = {
+                    name: tuple(size if low < high else low for low, high in zip(bounds.min, bounds.max, strict=True))
+                    for name, bounds in profile.items()
+                }
+                yield make_feed(self._engine.info.inputs, shape)
 
     def _search(self) -> Callable[[], None]:
         from hypothesis import HealthCheck, Phase, given, settings

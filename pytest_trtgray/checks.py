@@ -1,0 +1,216 @@
+"""Checks against baselines: compare, or record; report; fail inside the test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_trtgray.baselines.identity import timing_key
+from pytest_trtgray.errors import BaselineError
+from pytest_trtgray.findings import Finding, counted, errors, listing
+from pytest_trtgray.outcomes import skip_test
+from pytest_trtgray.reporting.command import record_command
+from pytest_trtgray.structure.diff import describe
+from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
+from pytest_trtgray.timing.gate import Baseline, Verdict, judge
+from pytest_trtgray.timing.session import Plan, measure_session
+
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.base import Engine, Feed
+    from pytest_trtgray.session import TrtSession
+    from pytest_trtgray.timing.profile import Profile
+
+STRUCTURE = "structure"
+
+
+class BaselineCheck:
+    """The checks of one test on one engine.
+
+    Args:
+        session: of this run of pytest.
+        item: the test.
+        engine: under test.
+    """
+
+    def __init__(self, session: TrtSession, item: pytest.Item, engine: Engine) -> None:
+        self._session = session
+        self._settings = session.settings
+        self._item = item
+        self._engine = engine
+
+    def timing(self, profile: Profile, feed: Feed, plan: Plan, tolerance: float | None) -> Verdict | None:
+        """Compare a profile with its baseline, or record it.
+
+        Args:
+            profile: what was measured.
+            feed: the input it was measured with, for a second look.
+            plan: how much a second look measures.
+            tolerance: of a layer; ``None`` for the ini option.
+
+        Returns:
+            the verdict; ``None`` when the run is recorded.
+
+        Raises:
+            AssertionError: slower, or there is no baseline.
+            BaselineError: the baseline cannot be used.
+        """
+        __tracebackhide__ = True
+        identity = self._session.identity(self._engine, "timing")
+        key = timing_key(profile.shapes, profile.method)
+        stored = self._stored(identity, key)
+        if self._settings.update or (stored is None and self._settings.on_missing == "record"):
+            self._record_timing(identity, key, profile)
+            return None
+        if stored is None:
+            self._missing("timing", identity)
+        verdict = judge(
+            self._baseline(identity, stored),
+            profile.run,
+            false_alarm_rate=self._settings.false_alarm_rate,
+            layer_tolerance=self._settings.layer_tolerance if tolerance is None else tolerance,
+            engine_tolerance=self._settings.engine_tolerance,
+            more=lambda: [
+                measure_session(self._engine, feed, plan.iterations, disturbed=profile.run.disturbed)[0]
+                for _ in range(plan.sessions)
+            ],
+        )
+        self._conclude_timing(profile, verdict)
+        return verdict
+
+    def structure(self, snapshot: Snapshot) -> tuple[Finding, ...]:
+        """Compare an engine's structure with its baseline, or record it.
+
+        Returns:
+            what is worth knowing although the engine is still the same.
+
+        Raises:
+            AssertionError: it is another engine, or there is no baseline.
+            BaselineError: the baseline cannot be used.
+        """
+        __tracebackhide__ = True
+        identity = self._session.identity(self._engine, STRUCTURE)
+        stored = self._stored(identity, STRUCTURE)
+        layers = f"{counted(len(snapshot.layers), 'layer')}, {snapshot.precision or 'precision unknown'}"
+        if self._settings.update or (stored is None and self._settings.on_missing == "record"):
+            self._session.propose(self._item, self._engine, identity, STRUCTURE, lambda _: snapshot.to_dict())
+            self._report(STRUCTURE, "recorded", layers)
+            return ()
+        if stored is None:
+            self._missing(STRUCTURE, identity)
+        try:
+            old = Snapshot.from_dict(stored)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._damaged(identity, error) from error
+        findings = compare_snapshots(old, snapshot)
+        changes = errors(findings)
+        summary = f"{layers}; {counted(len(changes), 'change')}" if changes else f"{layers}, as the baseline"
+        self._report(STRUCTURE, "changed" if changes else "pass", summary, findings)
+        if changes:
+            raise AssertionError(describe(findings))
+        return findings
+
+    def _report(self, kind: str, outcome: str, summary: str, findings: Any = (), **numbers: Any) -> None:
+        self._session.report(self._item, kind, self._engine, outcome, summary, findings, **numbers)
+
+    def _stored(self, identity: Mapping[str, str], key: str) -> Mapping[str, Any] | None:
+        file = self._session.store.load(identity, self._item.nodeid)
+        return file.entries.get(key) if file else None
+
+    def _record_timing(self, identity: Mapping[str, str], key: str, profile: Profile) -> None:
+        def change(stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
+            if stored is None:
+                return Baseline([profile.run]).to_dict()
+            return self._baseline(identity, stored).with_run(profile.run).to_dict()
+
+        self._session.propose(self._item, self._engine, identity, key, change)
+        self._report("timing", "recorded", _milliseconds(profile.total_us), total_us=profile.total_us)
+
+    def _conclude_timing(self, profile: Profile, verdict: Verdict) -> None:
+        __tracebackhide__ = True
+        change = verdict.engine.change
+        summary = (
+            f"{_milliseconds(profile.total_us)}, {change:+.1%} against {counted(verdict.baseline_runs, 'run')}, "
+            f"{counted(verdict.sessions, 'session')}"
+        )
+        if verdict.outcome == "inconclusive":
+            summary += f"; {verdict.reason}"
+        reporting = self._settings.timing == "report"
+        findings = tuple(map(_as_warning, verdict.findings)) if reporting else verdict.findings
+        self._report(
+            "timing",
+            verdict.outcome,
+            summary,
+            findings,
+            total_us=profile.total_us,
+            change=change,
+            low=verdict.engine.low,
+            high=verdict.engine.high,
+        )
+        if reporting:
+            return
+        if verdict.outcome == "slower":
+            raise AssertionError(_slower_message(self._engine, verdict))
+        if verdict.outcome == "inconclusive" and self._settings.inconclusive == "skip":
+            skip_test(f"timing inconclusive: {verdict.reason}")
+        if verdict.outcome == "inconclusive" and self._settings.inconclusive == "fail":
+            raise AssertionError(f"timing inconclusive: {verdict.reason}\n{listing(verdict.findings)}")
+
+    def _missing(self, kind: str, identity: Mapping[str, str]) -> NoReturn:
+        """Skip or fail, with the command that records the baseline."""
+        __tracebackhide__ = True
+        store, test = self._session.store, self._item.nodeid
+        others = store.others(test, identity)
+        elsewhere = f"\n  There is one for other hardware or versions: {', '.join(others)}." if others else ""
+        command = f"To record it:  {record_command(self._item.config, self._item)}"
+        what = f"missing baseline: no {kind} baseline for {test} on this hardware"
+        message = f"{what}\n  {_relative(store.path(identity, test))}\n  {command}{elsewhere}"
+        if self._settings.on_missing == "skip":
+            self._report(kind, "missing", "no baseline")
+            skip_test(message)
+        finding = Finding("error", test, what, "baseline.missing", remedy=command)
+        self._report(kind, "missing", "no baseline", [finding])
+        raise AssertionError(message)
+
+    def _baseline(self, identity: Mapping[str, str], stored: Mapping[str, Any]) -> Baseline:
+        try:
+            return Baseline.from_dict(stored)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._damaged(identity, error) from error
+
+    def _damaged(self, identity: Mapping[str, str], error: Exception) -> BaselineError:
+        path = self._session.store.path(identity, self._item.nodeid)
+        return BaselineError(
+            path,
+            f"the baseline is damaged: {error!r}",
+            f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines.",
+        )
+
+
+def _slower_message(engine: Engine, verdict: Verdict) -> str:
+    slow = sum(layer.outcome == "slower" for layer in verdict.layers)
+    total = sum(layer.outcome != "gone" for layer in verdict.layers)
+    what = f"{slow} of {total} layers slower" if slow else f"engine slower by {verdict.engine.change:.1%}"
+    device = engine.info.device
+    where = f"{device.name} ({engine.info.runtime} {engine.info.version})" if device else engine.info.runtime
+    return f"{what} on {where}\n{listing(errors(verdict.findings))}"
+
+
+def _as_warning(finding: Finding) -> Finding:
+    if finding.severity != "error":
+        return finding
+    return Finding(**{**vars(finding), "severity": "warning"})
+
+
+def _milliseconds(us: float) -> str:
+    return f"{us / 1e3:.3g} ms" if math.isfinite(us) else "? ms"
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
