@@ -31,6 +31,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     session.collected = seen["collected"]
     session.used_folders.update(seen["folders"])
     session.written.extend(path for path in seen["written"] if path not in session.written)
+    session.remarks.extend(remark for remark in seen["remarks"] if remark not in session.remarks)
 
 
 def send_to_controller(config: pytest.Config, session: TrtSession | None) -> None:
@@ -42,6 +43,7 @@ def send_to_controller(config: pytest.Config, session: TrtSession | None) -> Non
         "collected": list(session.collected),
         "folders": sorted(session.used_folders),
         "written": list(session.written),
+        "remarks": list(session.remarks),
     }
     session.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.settings import ActiveTest, activated, read_settings
 from pytest_trtgray.state import session_key, settings_key, trt_session
 
+BUILTIN = Path(__file__).parent / "suite" / "builtin.py"
 FIXTURES = frozenset(
     {
         "trt_build",
@@ -98,6 +100,15 @@ def pytest_collection(session: pytest.Session) -> None:
         raise pytest.UsageError(error.message) from None
 
 
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the built-in suite where it is named: ``--pyargs pytest_trtgray.suite.builtin``."""
+    if file_path != BUILTIN:
+        return None
+    from pytest_trtgray.suite.collector import suite_module
+
+    return suite_module(parent)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that use ``trt_engine`` once for every ``--trt-engine``."""
@@ -131,6 +142,11 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
         relax_deadlines(users)
         trt_session(config).note_collected(items)
+    if settings.engines and not any("trt_engine" in getattr(item, "fixturenames", ()) for item in items):
+        trt_session(config).remarks.append(
+            "no collected test uses trt_engine, so --trt-engine had no effect; the built-in suite runs beside other "
+            "tests with --pyargs pytest_trtgray.suite.builtin"
+        )
 
 
 @pytest.hookimpl(wrapper=True)

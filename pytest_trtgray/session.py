@@ -59,6 +59,7 @@ class TrtSession:
         self.collected: list[str] = []
         self.used_folders: set[str] = set()
         self.written: list[str] = []
+        self.remarks: list[str] = []
         self._engines: dict[tuple[str, str, str], Engine] = {}
         self._shadows: dict[Path, Shadow] = {}
         self._records: dict[str, TestRecord] = {}

@@ -27,6 +27,7 @@ class FinalState:
         self.obsolete: list[Path] = []
         self.pruned: list[Path] = []
         self.written: list[str] = []
+        self.remarks: list[str] = []
         self.problems: list[str] = []
 
 
@@ -45,6 +46,7 @@ def finish(config: pytest.Config) -> None:
     settings = config.stash.get(settings_key, None)
     if session is not None:
         state.written = list(session.written)
+        state.remarks = list(session.remarks)
         _sort_out_obsolete(config, session, state)
         session.close()
     if settings is not None and settings.json_path is not None:

@@ -102,7 +102,7 @@ def _write_remarks(reporter: pytest.TerminalReporter, remarks: list[tuple[str, s
 
 
 def _file_lines(state: Any) -> list[tuple[str, dict[str, bool]]]:
-    lines: list[tuple[str, dict[str, bool]]] = []
+    lines: list[tuple[str, dict[str, bool]]] = [(f"note: {remark}", {}) for remark in state.remarks]
     if state.written:
         names = sorted({str(_short(Path(path).parent)) for path in state.written})
         count = len(state.written)

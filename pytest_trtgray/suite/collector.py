@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,12 @@ class Suite(pytest.Module):
         """As :meth:`funcnamefilter`."""
         return self.funcnamefilter(name)
 
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Mark the tests: their failures speak for themselves, without our source lines."""
+        for item in super().collect():
+            item.is_trt_suite = True  # type: ignore[union-attr]
+            yield item
+
     def istestclass(self, obj: object, name: str) -> bool:
         """There are none."""
         return False
@@ -34,8 +41,10 @@ class Suite(pytest.Module):
 
 def collect_suite(session: pytest.Session) -> list[pytest.Item]:
     """All tests of the suite, for every engine, in the suite's order."""
-    module = Suite.from_parent(session, path=Path(builtin.__file__), nodeid=NODEID)
-    items = list(session.genitems(module))
-    for item in items:
-        item.is_trt_suite = True  # type: ignore[attr-defined]
-    return items
+    return list(session.genitems(suite_module(session)))
+
+
+def suite_module(parent: pytest.Collector) -> Suite:
+    """The suite as a collector below ``parent``."""
+    module: Suite = Suite.from_parent(parent, path=Path(builtin.__file__), nodeid=NODEID)
+    return module

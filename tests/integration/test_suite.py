@@ -28,6 +28,23 @@ def test_steps_aside_for_the_users_own_tests(project: Project) -> None:
     assert "trtgray::" not in text(result)
 
 
+def test_runs_beside_other_tests_where_it_is_named(project: Project) -> None:
+    project.mlp()
+    project.pytester.makepyfile(test_own="def test_own():\n    pass")
+    named = ["test_own.py", "--pyargs", "pytest_trtgray.suite.builtin", "-k", "own or structure"]
+    result = project.run("--trt-engine=mlp.onnx", *named, "-o", "trt_on_missing=record")
+    result.assert_outcomes(passed=2, deselected=4)
+    assert project.baselines()[0].endswith("/trtgray.structure-mlp.json")
+
+
+def test_an_engine_that_no_test_uses_is_said(project: Project) -> None:
+    project.mlp()
+    project.pytester.makepyfile("def test_own():\n    pass")
+    result = project.run("--trt-engine=mlp.onnx")
+    result.assert_outcomes(passed=1)
+    assert "no collected test uses trt_engine, so --trt-engine had no effect" in text(result)
+
+
 def test_is_not_collected_where_the_users_tests_cannot_be(project: Project) -> None:
     project.mlp()
     project.pytester.makepyfile("import nothing_of_this_name")
