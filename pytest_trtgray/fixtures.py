@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.outcomes import skip_test
-from pytest_trtgray.settings import active
 from pytest_trtgray.state import trt_session
 
 if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.compare import Arrays, Comparison, PerOutput
-    from pytest_trtgray.accuracy.shadow import Shadow
-    from pytest_trtgray.engines.base import Engine, Feed
-    from pytest_trtgray.engines.model import DeviceInfo, Layer
-    from pytest_trtgray.findings import Finding
+    from pytest_trtgray.engines.base import Engine
+    from pytest_trtgray.engines.model import DeviceInfo
+    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
     from pytest_trtgray.logs.log import Log
-    from pytest_trtgray.session import TrtSession
-    from pytest_trtgray.structure.snapshot import Snapshot
-    from pytest_trtgray.timing.profile import Profile
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @pytest.fixture(scope="session")
@@ -49,12 +39,16 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def trt_build(pytestconfig: pytest.Config) -> EngineFactory:
     """Build an engine from an ONNX file, or load an engine file, once a run: ``trt_build("model.onnx")``."""
+    from pytest_trtgray.instruments import EngineFactory
+
     return EngineFactory(trt_session(pytestconfig))
 
 
 @pytest.fixture(scope="session")
 def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
     """The FP32 reference: ``trt_shadow.run(feed)`` of ``trt_engine``'s model, ``trt_shadow("model.onnx")``."""
+    from pytest_trtgray.instruments import ShadowFactory
+
     return ShadowFactory(trt_session(pytestconfig))
 
 
@@ -69,6 +63,8 @@ def trt_log(pytestconfig: pytest.Config) -> Callable[[Engine], Log]:
 @pytest.fixture
 def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
     """Measure an engine by layer: ``trt_profiler(engine, shapes={"x": (8, 3, 224, 224)})``."""
+    from pytest_trtgray.instruments import Profiler
+
     session = trt_session(request.config)
     if session.settings.timing == "off":
         skip_test("trt_profiler: switched off by --trt-timing=off")
@@ -78,297 +74,15 @@ def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
 @pytest.fixture
 def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     """Compare an engine's outputs with a reference: ``trt_compare(engine, shadow).check()``."""
+    from pytest_trtgray.instruments import Comparer
+
     return Comparer(trt_session(request.config), request.node)
 
 
 @pytest.fixture
 def trt_structure(request: pytest.FixtureRequest) -> Callable[[Engine], StructureOf]:
     """What an engine shows of itself: ``trt_structure(engine).check()`` against its baseline."""
+    from pytest_trtgray.instruments import StructureOf
+
     session = trt_session(request.config)
     return lambda engine: StructureOf(session, request.node, engine)
-
-
-class EngineFactory:
-    """What the fixture ``trt_build`` gives."""
-
-    def __init__(self, session: TrtSession) -> None:
-        self._session = session
-
-    def __call__(
-        self,
-        path: str | Path,
-        *,
-        name: str = "",
-        runtime: str = "",
-        min_shapes: str = "",
-        opt_shapes: str = "",
-        max_shapes: str = "",
-    ) -> Engine:
-        """Build or load an engine; the same arguments give the same engine within a run.
-
-        Args:
-            path: ``.onnx``, ``.engine`` or ``.plan``; looked for beside the test, in the root folder, and in
-                the current folder.
-            name: for reports; the file's stem by default.
-            runtime: ``onnxruntime``, ``tensorrt`` or ``tensorrt_rtx``; as ``--trt-runtime`` by default.
-            min_shapes: smallest shapes in trtexec's notation, ``x:1x3x224x224``.
-            opt_shapes: optimal shapes.
-            max_shapes: largest shapes. Without the three, those of the command line if they are for this
-                model's inputs.
-
-        Raises:
-            TrtGrayError: it cannot be built or loaded; says why and what to do.
-        """
-        from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
-
-        given = (min_shapes, opt_shapes, max_shapes)
-        if any(given) and not all(given):
-            raise ValueError("min_shapes, opt_shapes and max_shapes go together")
-        file = active().find_file(path)
-        shapes = (ShapeRequest(*map(parse_shapes, given)),) if all(given) else self._fitting_shapes(file)
-        return self._session.load(file, name=name, runtime=runtime, shapes=shapes)
-
-    def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
-        from pytest_trtgray.engines.loading import is_engine_file
-        from pytest_trtgray.engines.onnx_model import OnnxModel
-
-        requests = self._session.settings.shapes
-        if not requests or is_engine_file(file):
-            return ()
-        names = {spec.name for spec in OnnxModel(file).inputs}
-        return tuple(request for request in requests if set(request.opt) <= names)
-
-
-class ShadowFactory:
-    """What the fixture ``trt_shadow`` gives: the reference of ``trt_engine``'s model, or of any other."""
-
-    def __init__(self, session: TrtSession) -> None:
-        self._session = session
-
-    def __call__(self, path: str | Path) -> Shadow:
-        """The FP32 reference of an ONNX model.
-
-        Raises:
-            ModelError: the model cannot be used.
-        """
-        return self._session.shadow_of(active().find_file(path))
-
-    @property
-    def current(self) -> Shadow:
-        """The reference of ``trt_engine``'s model (of ``--trt-onnx``, if that is given)."""
-        engine = self._session.current
-        if engine is None:
-            raise RuntimeError(
-                "trt_shadow.run needs trt_engine in the same test; without it, call trt_shadow('model.onnx')"
-            )
-        return self._session.shadow_of(self._session.model_behind(engine))
-
-    def run(self, feed: Feed) -> dict[str, Any]:
-        """Infer once in FP32: one array an output, by name."""
-        return self.current.run(feed)
-
-
-class Profiler:
-    """What the fixture ``trt_profiler`` gives."""
-
-    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
-        self._session = session
-        self._item = item
-
-    def __call__(
-        self,
-        engine: Engine,
-        shapes: Shapes | None = None,
-        *,
-        feed: Feed | None = None,
-        sessions: int | None = None,
-        iterations: int | None = None,
-    ) -> Profile:
-        """Measure an engine in fresh contexts.
-
-        Args:
-            engine: runnable on this machine; the test is skipped where it is not.
-            shapes: of the inputs; the marker ``trt_shapes`` or the profile's optimal shapes by default.
-            feed: the input; made from ``shapes`` with a fixed seed by default.
-            sessions: fresh contexts; the marker ``trt_timing`` or the ini option by default.
-            iterations: inferences a session; as many as are worth it by default.
-
-        Returns:
-            times by layer and module; ``.check()`` compares with the baseline.
-
-        Raises:
-            ShapeError: a shape is outside the profile.
-        """
-        from pytest_trtgray.baselines.identity import run_context
-        from pytest_trtgray.checks import BaselineCheck
-        from pytest_trtgray.parallel import is_crowded
-        from pytest_trtgray.timing.profile import Profile, layer_times
-        from pytest_trtgray.timing.session import Plan, measure_run
-
-        engine.require_runnable()
-        used = feed if feed is not None else default_feed(self._item, engine, shapes)
-        marks = _marked(self._item, "trt_timing")
-        settings = self._session.settings
-        plan = Plan(
-            sessions or int(marks.get("sessions") or settings.sessions),
-            iterations or marks.get("iterations") or settings.iterations,
-        )
-        crowded = "other pytest-xdist workers ran at the same time" if is_crowded(self._item.config) else ""
-        run, layers = measure_run(engine, used, plan, context=run_context(engine), disturbed=crowded)
-
-        def check(profile: Profile) -> Any:
-            __tracebackhide__ = True
-            check = BaselineCheck(self._session, self._item, engine)
-            return check.timing(profile, used, plan, marks.get("tolerance"))
-
-        def group_of(layer: Layer) -> str | None:
-            named = self._item.config.hook.pytest_trt_layer_group(layer=layer)
-            return None if named is None else str(named)
-
-        return Profile(
-            engine=engine.info,
-            shapes={name: tuple(array.shape) for name, array in used.items()},
-            run=run,
-            layers=layer_times(run, layers),
-            method=engine.timing_method,
-            checker=check,
-            group_of=group_of,
-        )
-
-
-class Comparer:
-    """What the fixture ``trt_compare`` gives."""
-
-    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
-        self._session = session
-        self._item = item
-
-    def __call__(
-        self,
-        engine: Engine,
-        reference: Engine | Shadow | ShadowFactory,
-        *,
-        feed: Feed | None = None,
-        shapes: Shapes | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        per_output: PerOutput | None = None,
-        equal_nan: bool = False,
-    ) -> Comparison:
-        """Run both on the same input and compare their outputs.
-
-        Args:
-            engine: under test.
-            reference: an FP32 shadow (``trt_shadow``, ``trt_shadow("model.onnx")``), or another engine.
-            feed: the input; made from ``shapes`` with a fixed seed by default.
-            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
-            rtol: relative tolerance; the ini options, then the default of the engine's precision.
-            atol: absolute tolerance.
-            per_output: tolerances of single outputs.
-            equal_nan: accept NaN and infinities where both have the same.
-
-        Returns:
-            the comparison; nothing fails before ``.check()``.
-        """
-        from pytest_trtgray.accuracy.compare import compare
-
-        settings = self._session.settings
-        if rtol is None and atol is None:
-            rtol, atol = settings.rtol, settings.atol
-        used = feed if feed is not None else default_feed(self._item, engine, shapes)
-        actual = engine.run(used)
-        comparison = compare(
-            actual,
-            reference.run(used),
-            rtol=rtol,
-            atol=atol,
-            per_output=per_output,
-            equal_nan=equal_nan,
-            dtypes=_declared_dtypes(engine, actual),
-            precision=working_precision(engine),
-        )
-        worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
-        self._session.report(
-            self._item,
-            "outputs",
-            engine,
-            "pass" if comparison.ok else "differs",
-            f"{len(comparison.outputs)} output{'s' if len(comparison.outputs) != 1 else ''} against the reference, "
-            f"relative L2 error at most {worst:.2g}",
-            comparison.findings,
-            relative_l2=worst,
-        )
-        return comparison
-
-
-class StructureOf:
-    """What the fixture ``trt_structure`` gives for an engine."""
-
-    def __init__(self, session: TrtSession, item: pytest.Item, engine: Engine) -> None:
-        self._session = session
-        self._item = item
-        self.engine = engine
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """The engine's fused layers."""
-        return self.engine.layers
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.structure.snapshot import Snapshot
-
-        info = self.engine.info
-        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
-
-    def check(self) -> tuple[Finding, ...]:
-        """Compare with the baseline of this target.
-
-        Returns:
-            what is worth knowing although the engine is still the same.
-
-        Raises:
-            AssertionError: a node, fusion, precision, input or output changed, memory grew, or there is no
-                baseline; the first line is the verdict.
-        """
-        __tracebackhide__ = True
-        from pytest_trtgray.checks import BaselineCheck
-
-        return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
-
-
-def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Feed:
-    """Seeded inputs: of the given shapes, the marker's, or the optimum of the first profile."""
-    from pytest_trtgray.engines.profiles import opt_shapes
-    from pytest_trtgray.feeds import make_feed
-
-    wanted = shapes or _marked(item, "trt_shapes")
-    base = opt_shapes(engine.info.profiles[0]) if engine.info.profiles else {}
-    unknown = set(wanted) - set(base)
-    if unknown:
-        raise TrtGrayError(
-            engine.info.name, f"has no input {sorted(unknown)[0]!r}", f"Its inputs are: {', '.join(base)}."
-        )
-    merged = {**base, **{name: tuple(shape) for name, shape in wanted.items()}}
-    return make_feed(engine.info.inputs, merged)
-
-
-def working_precision(engine: Engine) -> str:
-    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-    precision = engine.precision or "float16"
-    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
-    return "tf32" if is_tensorrt and precision == "float32" else precision
-
-
-def _declared_dtypes(engine: Engine, actual: Arrays) -> dict[str, str]:
-    """An engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32."""
-    return {spec.name: spec.dtype for spec in engine.info.outputs if spec.name in actual}
-
-
-def _marked(item: pytest.Item, name: str) -> dict[str, Any]:
-    """Keyword arguments of all markers of a name; the closest one wins."""
-    merged: dict[str, Any] = {}
-    for marker in reversed(list(item.iter_markers(name))):
-        merged.update(marker.kwargs)
-    return merged

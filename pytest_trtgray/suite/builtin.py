@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.fixtures import Comparer, Profiler, ShadowFactory, StructureOf, working_precision
+from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, working_precision
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")

@@ -31,17 +31,29 @@ VENDORS = {
     "pytest": {
         "fixtures.py",
         "fuzzing.py",
+        "checks.py",
         "gating.py",
         "hookspec.py",
+        "instruments.py",
         "options.py",
         "outcomes.py",
         "parallel.py",
         "plugin.py",
         "session.py",
         "settings.py",
+        "state.py",
     },
 }
-AT_START_UP = ("__init__.py", "errors.py", "fixtures.py", "options.py", "outcomes.py", "plugin.py", "settings.py")
+AT_START_UP = (
+    "__init__.py",
+    "errors.py",
+    "fixtures.py",
+    "options.py",
+    "outcomes.py",
+    "plugin.py",
+    "settings.py",
+    "state.py",
+)
 HEAVY = {"numpy", "scipy", "onnx", "onnxruntime", "hypothesis", "polygraphy", "tensorrt", "ml_dtypes", "filelock"}
 
 
