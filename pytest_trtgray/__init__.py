@@ -12,19 +12,28 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, compare
     from pytest_trtgray.asserting import assert_outputs_close
     from pytest_trtgray.engines.base import Engine
-    from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.engines.model import DeviceInfo, Layer
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
     from pytest_trtgray.fuzz import profile_feeds, profile_shapes
+    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.logs.log import Log
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparer": "instruments",
     "Comparison": "accuracy.compare",
+    "DeviceInfo": "engines.model",
     "Engine": "engines.base",
+    "EngineFactory": "instruments",
     "Feed": "feeds",
     "Finding": "findings",
     "Layer": "engines.model",
+    "Log": "logs.log",
+    "Profiler": "instruments",
+    "ShadowFactory": "instruments",
+    "StructureOf": "instruments",
     "assert_outputs_close": "asserting",
     "compare": "accuracy.compare",
     "make_feed": "feeds",
@@ -33,11 +42,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparer",
     "Comparison",
+    "DeviceInfo",
     "Engine",
+    "EngineFactory",
     "Feed",
     "Finding",
     "Layer",
+    "Log",
+    "Profiler",
+    "ShadowFactory",
+    "StructureOf",
     "__version__",
     "assert_outputs_close",
     "compare",

@@ -63,7 +63,10 @@ class BaselineCheck:
         key = timing_key(profile.shapes, profile.method)
         stored = self._stored(identity, key)
         if self._settings.update or (stored is None and self._settings.on_missing == "record"):
-            self._record_timing(identity, key, profile)
+            if profile.run.disturbed:
+                self._report("timing", "not recorded", profile.run.disturbed, total_us=profile.total_us)
+            else:
+                self._record_timing(identity, key, profile)
             return None
         if stored is None:
             self._missing("timing", identity)

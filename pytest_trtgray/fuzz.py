@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import ShapeProfile, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import resolve_profiles
+from pytest_trtgray.engines.profiles import request_shapes, resolve_profiles
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.settings import active
 
@@ -20,7 +20,14 @@ EngineOrModel = Engine | str | Path
 Shapes = dict[str, tuple[int, ...]]
 
 
-def profile_shapes(engine_or_onnx: EngineOrModel, profile: int | None = None) -> st.SearchStrategy[Shapes]:
+def profile_shapes(
+    engine_or_onnx: EngineOrModel,
+    profile: int | None = None,
+    *,
+    min_shapes: str = "",
+    opt_shapes: str = "",
+    max_shapes: str = "",
+) -> st.SearchStrategy[Shapes]:
     """Shapes inside an optimization profile, one a name.
 
     Dimensions with the same symbol (``batch`` in several inputs) are always equal; so are dimensions without a
@@ -32,18 +39,31 @@ def profile_shapes(engine_or_onnx: EngineOrModel, profile: int | None = None) ->
         engine_or_onnx: an engine, or the path of an ONNX model; a path is read when the first example is
             drawn, from the test's folder, the root folder or the current folder.
         profile: index of the profile; by default any.
+        min_shapes: for a path, the profile in trtexec's notation; by default that of the command line.
+        opt_shapes: see ``min_shapes``.
+        max_shapes: see ``min_shapes``.
     """
-    return st.deferred(lambda: _shapes(*_inputs_and_profiles(engine_or_onnx), profile))
+    given = (min_shapes, opt_shapes, max_shapes)
+    return st.deferred(lambda: _shapes(*_inputs_and_profiles(engine_or_onnx, given), profile))
 
 
-def profile_feeds(engine_or_onnx: EngineOrModel, profile: int | None = None) -> st.SearchStrategy[Feed]:
+def profile_feeds(
+    engine_or_onnx: EngineOrModel,
+    profile: int | None = None,
+    *,
+    min_shapes: str = "",
+    opt_shapes: str = "",
+    max_shapes: str = "",
+) -> st.SearchStrategy[Feed]:
     """Whole inputs inside an optimization profile: shapes as :func:`profile_shapes`, and values from a seed.
 
-    Values suit the model: token ids lie below the length of their table, masks are ones.
+    Values suit the model: token ids lie below the length of their table, masks are ones. Arguments are those of
+    :func:`profile_shapes`.
     """
+    given = (min_shapes, opt_shapes, max_shapes)
 
     def strategy() -> st.SearchStrategy[Feed]:
-        inputs, profiles = _inputs_and_profiles(engine_or_onnx)
+        inputs, profiles = _inputs_and_profiles(engine_or_onnx, given)
         return st.builds(
             functools.partial(make_feed, inputs), _shapes(inputs, profiles, profile), seed=st.integers(0, 999)
         )
@@ -52,12 +72,13 @@ def profile_feeds(engine_or_onnx: EngineOrModel, profile: int | None = None) -> 
 
 
 def _inputs_and_profiles(
-    engine_or_onnx: EngineOrModel,
+    engine_or_onnx: EngineOrModel, given: tuple[str, str, str]
 ) -> tuple[tuple[TensorSpec, ...], tuple[ShapeProfile, ...]]:
     if isinstance(engine_or_onnx, Engine):
         return engine_or_onnx.info.inputs, engine_or_onnx.info.profiles
     context = active()
-    return _model_profiles(context.find_file(engine_or_onnx), context.shapes)
+    shapes = (request_shapes(*given),) if any(given) else context.shapes
+    return _model_profiles(context.find_file(engine_or_onnx), shapes)
 
 
 @functools.lru_cache(maxsize=32)

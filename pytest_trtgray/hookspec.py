@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
-    from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.engines.model import EngineInfo, Layer
     from pytest_trtgray.findings import Finding
 
 
@@ -34,8 +34,12 @@ def pytest_trt_identity(
 
 
 @pytest.hookspec(firstresult=True)
-def pytest_trt_layer_group(layer: Layer) -> str | None:
+def pytest_trt_layer_group(layer: Layer, engine: EngineInfo) -> str | None:
     """Say which module a layer belongs to, where its ONNX names do not.
+
+    Args:
+        layer: see :class:`~pytest_trtgray.engines.model.Layer`.
+        engine: that it is part of; names such as ``n4`` mean nothing without it.
 
     Returns:
         a module path such as ``encoder/layer.0/attention``, or ``None`` for what the names say::

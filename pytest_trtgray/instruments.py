@@ -55,13 +55,11 @@ class EngineFactory:
         Raises:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
         """
-        from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
+        from pytest_trtgray.engines.profiles import request_shapes
 
         given = (min_shapes, opt_shapes, max_shapes)
-        if any(given) and not all(given):
-            raise ValueError("min_shapes, opt_shapes and max_shapes go together")
         file = active().find_file(path)
-        shapes = (ShapeRequest(*map(parse_shapes, given)),) if all(given) else self._fitting_shapes(file)
+        shapes = (request_shapes(*given),) if any(given) else self._fitting_shapes(file)
         return self._session.load(file, name=name, runtime=runtime, shapes=shapes)
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
@@ -158,7 +156,7 @@ class Profiler:
             return check.timing(profile, used, plan, marks.get("tolerance"))
 
         def group_of(layer: Layer) -> str | None:
-            named = self._item.config.hook.pytest_trt_layer_group(layer=layer)
+            named = self._item.config.hook.pytest_trt_layer_group(layer=layer, engine=engine.info)
             return None if named is None else str(named)
 
         return Profile(

@@ -79,10 +79,12 @@ def read_settings(config: pytest.Config) -> Settings:
         device=_at_least("--trt-device", option("trt_device"), 0),
         update=option("trt_update_baselines"),
         prune=option("trt_prune_baselines"),
-        baseline_dir=(
-            here / option("trt_baseline_dir")
-            if option("trt_baseline_dir")
-            else base / config.getini("trt_baseline_dir")
+        baseline_dir=Path(
+            os.path.normpath(
+                here / option("trt_baseline_dir")
+                if option("trt_baseline_dir")
+                else base / config.getini("trt_baseline_dir")
+            )
         ),
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),

@@ -58,7 +58,10 @@ def no_gpu_reason(index: int = 0) -> str:
     """Why :func:`find_gpu` returned ``None``, in words for a skip reason."""
     driver = _load_driver()
     if driver is None:
-        return "no NVIDIA driver on this machine"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if _has_library() and hidden is not None:
+            return f"no CUDA device is visible (CUDA_VISIBLE_DEVICES={hidden!r})"
+        return "the NVIDIA driver finds no GPU" if _has_library() else "no NVIDIA driver on this machine"
     count = ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
     return f"no CUDA device {index} ({count.value} visible)"
@@ -74,11 +77,20 @@ def available_cores() -> int:
 
 @functools.lru_cache(maxsize=1)
 def _load_driver() -> ctypes.CDLL | None:
+    """The driver, if it is there and finds a device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
     return driver if driver.cuInit(0) == 0 else None
+
+
+def _has_library() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _cpu_name() -> str:

@@ -27,7 +27,8 @@ DTYPE_BITS: Mapping[str, int] = {
 PRECISION_ORDER = ("float64", "float32", "bfloat16", "float16", "fp8", "int8", "fp4", "int4")
 """From the finest to the coarsest; the precision of an engine is the coarsest of its layers."""
 
-_QUANTISED = {"uint8": "int8", "uint4": "int4"}
+QUANTISED = ("fp8", "int8", "uint8", "fp4", "int4", "uint4")
+_SIGNED = {"uint8": "int8", "uint4": "int4"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,11 @@ class Layer:
         if kind in ("quantizelinear", "dequantizelinear"):
             side = self.outputs if kind.startswith("de") else self.inputs
             return coarsest(tensor.dtype for tensor in side)
-        read = coarsest(tensor.dtype for tensor in (*self.inputs, *self.constants))
-        return read or coarsest(tensor.dtype for tensor in self.outputs)
+        read = [tensor.dtype for tensor in (*self.inputs, *self.constants)]
+        if kind == "kgen" and "gemm" not in self.name:
+            # Myelin's pointwise kernels take quantised inputs in; they dequantise and compute in floats.
+            read = [dtype for dtype in read if dtype not in QUANTISED] or [tensor.dtype for tensor in self.outputs]
+        return coarsest(read) or coarsest(tensor.dtype for tensor in self.outputs)
 
     @property
     def title(self) -> str:
@@ -197,7 +201,7 @@ def coarsest(dtypes: Any) -> str:
     >>> coarsest(["float32", "int8", "int64"])
     'int8'
     """
-    names = {_QUANTISED.get(dtype, dtype) for dtype in dtypes}
+    names = {_SIGNED.get(dtype, dtype) for dtype in dtypes}
     return max(names & set(PRECISION_ORDER), key=PRECISION_ORDER.index, default="")
 
 

@@ -56,6 +56,17 @@ def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def request_shapes(min_shapes: str, opt_shapes: str, max_shapes: str) -> ShapeRequest:
+    """The three shapes of one profile from trtexec's notation.
+
+    Raises:
+        ShapeError: one of them is missing or cannot be read.
+    """
+    if not (min_shapes and opt_shapes and max_shapes):
+        raise ShapeError("min_shapes, opt_shapes and max_shapes", "go together", "Give all three.")
+    return ShapeRequest(parse_shapes(min_shapes), parse_shapes(opt_shapes), parse_shapes(max_shapes))
+
+
 def resolve_profiles(
     inputs: Sequence[TensorSpec], requests: Sequence[ShapeRequest]
 ) -> tuple[tuple[ShapeProfile, ...], tuple[str, ...]]:

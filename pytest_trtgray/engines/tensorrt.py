@@ -155,7 +155,13 @@ class TensorRTEngine(Engine):
         loaded: tuple[Record, ...] = ()
         if device is not None:
             with SINK.collect("load") as collected, native_stderr():
-                self._engine = _deserialize(path, flavour, self.header)
+                try:
+                    self._engine = _deserialize(path, flavour, self.header)
+                except EngineError as error:
+                    if not self._facts:
+                        raise
+                    # What was built here can still be looked at (RTX 1.7 builds on any GPU and runs on few).
+                    self.blocked = error.reason
             loaded = tuple(collected)
         self.records: Sequence[Record] = (
             *(Record.from_dict(record) for record in self._facts.get("records", ())),
@@ -163,7 +169,7 @@ class TensorRTEngine(Engine):
         )
         # The model knows more: symbols such as "batch", and which values an input takes.
         inputs = model.inputs if model else self._specs("INPUT") if self._engine else ()
-        outputs = self._specs("OUTPUT") if self._engine else model.outputs if model else ()
+        outputs = model.outputs if model else self._specs("OUTPUT") if self._engine else ()
         self.info = EngineInfo(
             name=name,
             path=str(path),

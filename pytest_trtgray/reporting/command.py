@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def record_command(config: pytest.Config, item: pytest.Item | None = None) -> st
     args = list(worker[WORKER_KEY]) if worker else original_args(config)
     flag = update_flag(config)
     if item is not None and not getattr(item, "is_trt_suite", False):
-        args = [*_without_paths(args, config), item.nodeid]
+        args = [*_without_paths(args, config), _node_id_from_here(item)]
     return shlex.join(["pytest", *(arg for arg in args if arg not in (flag, "--trt-update-baselines")), flag])
 
 
@@ -42,6 +43,13 @@ def update_flag(config: pytest.Config) -> str:
     """The short name, where it is ours."""
     taken_by_user = getattr(config.option, "update_baselines", None) is not None
     return "--trt-update-baselines" if taken_by_user else "--update-baselines"
+
+
+def _node_id_from_here(item: pytest.Item) -> str:
+    """The node id as the invocation's folder needs it; pytest's own are relative to the root folder."""
+    _, separator, names = item.nodeid.partition("::")
+    here = item.config.invocation_params.dir
+    return f"{os.path.relpath(item.path, here)}{separator}{names}"
 
 
 def _without_paths(args: Sequence[str], config: pytest.Config) -> list[str]:

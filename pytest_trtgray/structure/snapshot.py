@@ -88,7 +88,7 @@ def _spec_findings(role: str, old: Sequence[TensorSpec], new: Sequence[TensorSpe
         was, now = before.get(name), after.get(name)
         if was is None or now is None:
             what = f"{role} {now} is new" if was is None else f"{role} {was} is gone"
-        elif (was.dtype, was.shape) != (now.dtype, now.shape):
+        elif was.dtype != now.dtype or _sizes(was) != _sizes(now):
             what = f"{role} {was} is now {now}"
         else:
             continue
@@ -96,6 +96,11 @@ def _spec_findings(role: str, old: Sequence[TensorSpec], new: Sequence[TensorSpe
             Finding("error", name, what, f"structure.{role}-changed", remedy=f"Callers will notice. {ACCEPT}")
         )
     return findings
+
+
+def _sizes(spec: TensorSpec) -> list[int | None]:
+    """Dimensions without their symbols: another name for a batch is no other batch."""
+    return [dim if isinstance(dim, int) else None for dim in spec.shape]
 
 
 def _memory_findings(old: Memory, new: Memory, *, explained: bool) -> list[Finding]:

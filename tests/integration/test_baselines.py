@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trtgray.baselines.store import encode, read_file
-from tests.integration.conftest import Project, text
+from tests.integration.conftest import Project, printed_command, text
 
 ENGINE = "--trt-engine=mlp.onnx"
 
@@ -115,6 +115,22 @@ def test_missing_names_the_other_hardware_that_has_one(recorded: Project) -> Non
     result = recorded.run(ENGINE, "-k", "structure")
     result.assert_outcomes(failed=1, deselected=4)
     assert "There is one for other hardware or versions: another-target" in text(result)
+
+
+def test_the_printed_command_works_from_another_folder(project: Project) -> None:
+    """The ini file, and so pytest's node ids, may lie below the folder that pytest was started in."""
+    suite = project.path / "suite"
+    suite.mkdir()
+    (suite / "pytest.ini").write_text((project.path / "pytest.ini").read_text())
+    (project.path / "pytest.ini").unlink()
+    project.mlp("suite/mlp.onnx")
+    (suite / "test_it.py").write_text(
+        "def test_it(trt_build, trt_structure):\n    trt_structure(trt_build('mlp.onnx')).check()\n"
+    )
+    missing = project.run("suite")
+    missing.assert_outcomes(failed=1)
+    project.run(*printed_command(missing)).assert_outcomes(passed=1)
+    project.run("suite").assert_outcomes(passed=1)
 
 
 def test_a_failing_test_records_nothing(project: Project) -> None:

@@ -93,6 +93,14 @@ def test_in_parallel_missing_baselines_may_be_recorded(project: Project) -> None
     assert "2 baselines written" in text(result)
 
 
+def test_in_parallel_times_are_not_recorded(project: Project) -> None:
+    project.mlp()
+    result = project.run(ENGINE, "-n2", "-o", "trt_on_missing=record", "-k", "layers")
+    result.assert_outcomes(passed=1)
+    assert "not recorded" in text(result)
+    assert project.baselines() == []
+
+
 @pytest.mark.parametrize("flag", ["--update-baselines", "--trt-prune-baselines"])
 def test_in_parallel_updating_is_a_usage_error(project: Project, flag: str) -> None:
     project.mlp()

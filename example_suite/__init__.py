@@ -1,0 +1,1 @@
+"""Example tests for pytest-trtgray; see README.md."""
