@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import platform
 import sys
@@ -17,6 +18,8 @@ OK, DIFFERENT, USAGE = 0, 1, 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 fine, 1 differences found, 2 unusable input."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # layer names need not be UTF-8
     parser = _parser()
     arguments = parser.parse_args(argv)
     action: Callable[[argparse.Namespace], int] = arguments.action
@@ -147,10 +150,15 @@ def _baseline_show(arguments: argparse.Namespace) -> int:
         print(f"{name:<9} {value}")
     for key, entry in sorted(file.entries.items()):
         print(f"\n{key}")
-        if "runs" not in entry:
-            print(f"  {len(entry['layers'])} layers")
+        try:
+            runs = Baseline.from_dict(entry).runs if "runs" in entry else ()
+            layers = len(entry["layers"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            print("  cannot be read by this version")
             continue
-        for run in Baseline.from_dict(entry).runs:
+        if not runs:
+            print(f"  {layers} layers")
+        for run in runs:
             when = run.context.get("time_utc", "")
             commit = run.context.get("commit", "")
             print(f"  {when} {commit}  {math.exp(run.engine_log_us):10.1f} us, {run.sessions} sessions")

@@ -89,8 +89,7 @@ def _render(data: Any, depth: int) -> str:
     if isinstance(data, dict) and data:
         pad = "  " * (depth + 1)
         items = ",\n".join(
-            f"{pad}{json.dumps(str(key), ensure_ascii=False)}: {_render(data[key], depth + 1)}"
-            for key in sorted(data, key=str)
+            f"{pad}{_render_flat(str(key))}: {_render(data[key], depth + 1)}" for key in sorted(data, key=str)
         )
         return "{\n" + items + "\n" + "  " * depth + "}"
     if isinstance(data, list | tuple) and any(isinstance(item, dict | list | tuple) for item in data):
@@ -102,7 +101,12 @@ def _render(data: Any, depth: int) -> str:
 
 
 def _render_flat(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name that was no UTF-8; as an escape it can be read back
+        text = json.dumps(data, sort_keys=True, allow_nan=False)
+    return text
 
 
 def _is_flat(item: Any) -> bool:

@@ -82,11 +82,11 @@ def counted(count: int, noun: str) -> str:
 def failure_message(verdict: str, findings: Iterable[Finding], limit: int = 12) -> str:
     """A failure's text: the verdict and the first finding on line one, which every summary shows."""
     first, *others = list(findings)
-    line, *rest = first.what.splitlines()
+    line, *rest = first.what.splitlines() or [""]
     more = f" (and {len(others)} more)" if others else ""
     lines = [f"{verdict}: {line}{more}", *(f"    {part}" for part in rest)]
     for finding in others[: limit - 1]:
-        head, *tail = finding.what.splitlines()
+        head, *tail = finding.what.splitlines() or [""]
         lines += [f"  {head}", *(f"    {part}" for part in tail)]
     if len(others) >= limit:
         lines.append(f"  ... and {len(others) - limit + 1} more")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from hypothesis import strategies as st
 
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import ShapeProfile, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import request_shapes, resolve_profiles
+from pytest_trtgray.engines.profiles import ShapeRequest, request_shapes, resolve_profiles
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.settings import active
 
@@ -81,14 +80,22 @@ def _inputs_and_profiles(
     return _model_profiles(context.find_file(engine_or_onnx), shapes)
 
 
-@functools.lru_cache(maxsize=32)
-def _model_profiles(path: Path, shapes: Any) -> tuple[tuple[TensorSpec, ...], tuple[ShapeProfile, ...]]:
-    inputs = OnnxModel(path).inputs
+def _model_profiles(
+    path: Path, shapes: tuple[ShapeRequest, ...]
+) -> tuple[tuple[TensorSpec, ...], tuple[ShapeProfile, ...]]:
+    state = path.stat()
+    inputs = _model_inputs(path, state.st_mtime_ns, state.st_size)
     # Options on the command line are for --trt-engine; they apply here if they are for this model.
     names = {spec.name for spec in inputs}
     fitting = tuple(request for request in shapes if set(request.opt) <= names)
     profiles, _ = resolve_profiles(inputs, fitting)
     return inputs, profiles
+
+
+@functools.lru_cache(maxsize=32)
+def _model_inputs(path: Path, mtime_ns: int, size: int) -> tuple[TensorSpec, ...]:
+    """Read once for many examples; again when the file was written anew."""
+    return OnnxModel(path).inputs
 
 
 def _shapes(
@@ -106,10 +113,10 @@ def _profile_shapes(inputs: tuple[TensorSpec, ...], profile: ShapeProfile) -> st
         bounds = profile[spec.name]
         places[spec.name] = []
         for axis, (low, best, high) in enumerate(zip(bounds.min, bounds.opt, bounds.max, strict=True)):
-            if low == high:
+            symbol = spec.shape[axis]
+            if low == high and not isinstance(symbol, str):
                 places[spec.name].append(low)
                 continue
-            symbol = spec.shape[axis]
             # An engine file does not keep symbols. Dimensions of one range then move together: rather miss a
             # combination than feed one that the model does not allow.
             key = symbol if isinstance(symbol, str) and symbol != "?" else f"{low} to {high}, best {best}"

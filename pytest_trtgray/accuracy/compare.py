@@ -16,6 +16,7 @@ from pytest_trtgray.findings import Finding, errors, failure_message
 
 CHUNK_ELEMENTS = 1 << 20
 WORST_SHOWN = 3
+EXACT = Tolerance(0.0, 0.0)
 MIN_INFORMATIVE = 8
 """Below this many elements, equal values are no sign of anything."""
 
@@ -202,10 +203,16 @@ def _compare_output(
     problem = _form_problem(name, got, wanted, dtype)
     if problem is not None:
         return OutputComparison(name, 0, 0, 0, 0.0, 0.0, 0.0, tolerance, (), (problem,))
+    if got.dtype.kind == "c":
+        # real and imaginary parts are compared apart
+        got, wanted = (np.stack([part.real, part.imag], axis=-1) for part in (got, wanted))
+    if tolerance.scaled and wanted.dtype.kind in "biu":
+        tolerance = EXACT  # the next class or token is another one, however large its number
     rms, constant = _scale(wanted)
     allowed_abs = tolerance.absolute(rms)
     wrong = nan = 0
-    max_abs = error_square = wanted_square = 0.0
+    max_abs = 0.0
+    error_square = wanted_square = np.longdouble(0)
     worst: list[WorstElement] = []
     for offset, got_part, wanted_part in _chunks(got, wanted):
         finite = np.isfinite(got_part) & np.isfinite(wanted_part)
@@ -220,14 +227,16 @@ def _compare_output(
             nan += int(np.count_nonzero(~finite & bad))
         kept = error[finite]
         max_abs = max(max_abs, float(kept.max(initial=0.0)))
-        error_square += float(np.dot(kept, kept))
-        wanted_kept = wanted_part[finite]
-        wanted_square += float(np.dot(wanted_kept, wanted_kept))
+        error_square += _square(kept)
+        wanted_square += _square(wanted_part[finite])
         count = int(np.count_nonzero(bad))
         if count:
             wrong += count
             worst = _merge_worst(worst, offset, got_part, wanted_part, allowed, bad, got.shape)
-    relative_l2 = float(np.sqrt(error_square / wanted_square)) if wanted_square else float(error_square > 0)
+    with np.errstate(invalid="ignore"):
+        relative_l2 = (
+            float(np.sqrt(np.divide(error_square, wanted_square))) if wanted_square else float(error_square > 0)
+        )
     findings = []
     if wrong:
         findings.append(_difference(name, got, tolerance, wrong, nan, relative_l2, worst))
@@ -259,19 +268,29 @@ def _form_problem(name: str, got: NDArray[Any], wanted: NDArray[Any], dtype: str
     return None
 
 
+def _square(values: NDArray[Any]) -> Any:
+    """Sum of squares, as a number that does not overflow where float64 would."""
+    with np.errstate(over="ignore"):
+        total = np.dot(values, values)
+    return np.longdouble(total) if np.isfinite(total) else np.sum(np.square(values.astype(np.longdouble)))
+
+
 def _chunks(got: NDArray[Any], wanted: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
     flat_got, flat_wanted = got.reshape(-1), wanted.reshape(-1)
+    # 64-bit integers do not fit into float64
+    exact = got.dtype.kind in "iu" and got.dtype.itemsize == 8
+    working: Any = np.longdouble if exact else np.float64
     for offset in range(0, flat_got.size, CHUNK_ELEMENTS):
         part = slice(offset, offset + CHUNK_ELEMENTS)
-        yield offset, flat_got[part].astype(np.float64), flat_wanted[part].astype(np.float64)
+        yield offset, flat_got[part].astype(working), flat_wanted[part].astype(working)
 
 
 def _scale(wanted: NDArray[Any]) -> tuple[float, bool]:
     """Root mean square over finite elements, and whether all elements are one number."""
-    square, count, low, high = 0.0, 0, np.inf, -np.inf
+    square, count, low, high = np.longdouble(0), 0, np.inf, -np.inf
     for _, part, _ in _chunks(wanted, wanted):
         kept = part[np.isfinite(part)]
-        square += float(np.dot(kept, kept))
+        square += _square(kept)
         count += kept.size
         low, high = min(low, kept.min(initial=np.inf)), max(high, kept.max(initial=-np.inf))
     return float(np.sqrt(square / count)) if count else 0.0, bool(low == high)
@@ -309,7 +328,7 @@ def _merge_worst(
     shape: tuple[int, ...],
 ) -> list[WorstElement]:
     where = np.flatnonzero(bad)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         excess = np.abs(got[where] - wanted[where]) / allowed[where]
     # NaN sorts last, so it counts as the largest
     order = np.argsort(np.nan_to_num(excess, nan=np.inf), kind="stable")[::-1][:WORST_SHOWN]

@@ -7,7 +7,7 @@ quantisation itself, give the original model (``--trt-onnx``, ``trt_shadow("mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.cache import EngineCache
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 from pytest_trtgray.errors import ShapeError
-from pytest_trtgray.files import locked, write_atomically
 
+DERIVATION = 1
+"""Changes with what :func:`derive_fp32` does, so that copies of an earlier version are not used."""
 _FLOAT16, _FLOAT = 10, 1
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 _UNLIMITED = 2**31 - 1
@@ -93,19 +95,20 @@ class Shadow:
         return f"<Shadow {self.model.path.name} (FP32, ONNX Runtime CPU, unoptimised{how})>"
 
     def _derived_model(self, cache_dir: Path) -> OnnxModel:
-        path = cache_dir / f"{self.model.sha256[:32]}-fp32.onnx"
-        with locked(path.with_suffix(".lock")):
-            if not path.exists():
-                write_atomically(path, derive_fp32(self.model.path).SerializeToString())
-        return OnnxModel(path)
+        cached = EngineCache(cache_dir).get(
+            {"fp32_of": self.model.sha256, "derivation": DERIVATION},
+            lambda: (derive_fp32(self.model.path).SerializeToString(), {}),
+            suffix=".onnx",
+        )
+        return OnnxModel(cached.path)
 
 
 def derivations(proto: Any) -> tuple[str, ...]:
     """What :func:`derive_fp32` would do to a model, in words; empty for an FP32 model."""
     found = []
-    if _uses_fp16(proto.graph):
+    if any(_uses_fp16(graph) for graph in _graphs(proto.graph)):
         found.append("FP16 widened")
-    if any(node.op_type == _DEQUANTISE for node in proto.graph.node):
+    if any(node.op_type == _DEQUANTISE for graph in _graphs(proto.graph) for node in graph.node):
         found.append("Q/DQ removed")
     return tuple(found)
 
@@ -126,11 +129,30 @@ def _any_shape(spec: TensorSpec) -> ShapeRange:
     return ShapeRange(low, low, high)
 
 
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and all graphs inside of its nodes (branches of If, bodies of Loop)."""
+    yield graph
+    for node in graph.node:
+        for inner in _subgraphs(node):
+            yield from _graphs(inner)
+
+
+def _subgraphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def _uses_fp16(graph: Any) -> bool:
-    return any(tensor.data_type == _FLOAT16 for tensor in graph.initializer) or any(
-        attribute.t.data_type == _FLOAT16 or (attribute.name == "to" and attribute.i == _FLOAT16)
-        for node in graph.node
-        for attribute in node.attribute
+    return (
+        any(tensor.data_type == _FLOAT16 for tensor in graph.initializer)
+        or any(value.type.tensor_type.elem_type == _FLOAT16 for value in (*graph.input, *graph.output))
+        or any(
+            attribute.t.data_type == _FLOAT16 or (attribute.name == "to" and attribute.i == _FLOAT16)
+            for node in graph.node
+            for attribute in node.attribute
+        )
     )
 
 
@@ -148,18 +170,23 @@ def _widen(graph: Any) -> None:
                 attribute.t.CopyFrom(numpy_helper.from_array(widened, attribute.t.name))
             if attribute.name == "to" and attribute.i == _FLOAT16:
                 attribute.i = _FLOAT
-            if attribute.HasField("g"):
-                _widen(attribute.g)
+        for inner in _subgraphs(node):
+            _widen(inner)
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == _FLOAT16:
             value.type.tensor_type.elem_type = _FLOAT
 
 
-def _remove_qdq(graph: Any) -> None:
-    """Bypass Quantize/Dequantize pairs; dequantise weights that are stored as integers."""
+def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:
+    """Bypass Quantize/Dequantize pairs; dequantise weights that are stored as integers.
+
+    Args:
+        graph: changed in place, with the graphs inside of it.
+        outer: weights of the graphs around it.
+    """
     from onnx import numpy_helper
 
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {**(outer or {}), **{tensor.name: tensor for tensor in graph.initializer}}
     quantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == _QUANTISE}
     replaced: dict[str, str] = {}
     kept = []
@@ -177,9 +204,13 @@ def _remove_qdq(graph: Any) -> None:
     outputs = {value.name for value in graph.output}
     del graph.node[:]
     graph.node.extend(kept)
+    for part in _graphs(graph):
+        for node in part.node:
+            for index, name in enumerate(node.input):
+                node.input[index] = _final(name, replaced)
     for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = _final(name, replaced)
+        for inner in _subgraphs(node):
+            _remove_qdq(inner, weights)
     _keep_outputs(graph, outputs, replaced)
     _drop_unused(graph)
 
@@ -194,16 +225,25 @@ def _keep_outputs(graph: Any, outputs: set[str], replaced: Mapping[str, str]) ->
     """A graph output that was a dequantised tensor keeps its name."""
     import onnx
 
-    for name in outputs & set(replaced):
+    for name in sorted(outputs & set(replaced)):
         graph.node.append(onnx.helper.make_node("Identity", [_final(name, replaced)], [name]))
 
 
 def _drop_unused(graph: Any) -> None:
-    """Remove the quantisers that nobody reads any more."""
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [node for node in graph.node if node.op_type != _QUANTISE or any(out in used for out in node.output)]
+    """Remove quantisers, scales and integer weights that nobody reads any more."""
+
+    def used() -> set[str]:
+        names = {value.name for part in _graphs(graph) for value in part.output}
+        return names | {name for part in _graphs(graph) for node in part.node for name in node.input}
+
+    read = used()
+    kept = [node for node in graph.node if node.op_type != _QUANTISE or any(out in read for out in node.output)]
     del graph.node[:]
     graph.node.extend(kept)
+    read = used()
+    weights = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
 
 
 def _dequantised(node: Any, weights: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -66,7 +66,7 @@ def slug(identity: Identity) -> str:
         named.pop("precision", ""),
     ]
     ordered += [named[key] for key in sorted(named)]
-    parts = [re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in ordered]
+    parts = [re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.") for part in ordered]
     return "_".join(part for part in parts if part) or "any"
 
 

@@ -57,14 +57,7 @@ class BaselineStore:
 
     def path(self, identity: Identity, test: str) -> Path:
         """Where the baseline of a test lies, whether it exists or not."""
-        folder = self.root / slug(identity)
-        plain = folder / f"{file_stem(test)}.json"
-        if plain.exists():
-            # Two node ids may make the same name (a.b and a/b); the second gets a hash.
-            owner = _peek_test(plain)
-            if owner is not None and owner != test:
-                return folder / f"{file_stem(test)}-{hashlib.sha256(test.encode()).hexdigest()[:8]}.json"
-        return plain
+        return self._path_in(self.root / slug(identity), test)
 
     def load(self, identity: Identity, test: str) -> BaselineFile | None:
         """The baseline of a test, ``None`` if there is none.
@@ -108,9 +101,10 @@ class BaselineStore:
 
     def others(self, test: str, identity: Identity) -> list[str]:
         """Names of other identities that have a baseline for this test."""
-        name = f"{file_stem(test)}.json"
         return sorted(
-            folder.name for folder in self._folders() if folder.name != slug(identity) and (folder / name).exists()
+            folder.name
+            for folder in self._folders()
+            if folder.name != slug(identity) and _peek_test(self._path_in(folder, test)) == test
         )
 
     def files(self) -> Iterator[Path]:
@@ -130,6 +124,14 @@ class BaselineStore:
                 path.parent.rmdir()
         except OSError as error:
             raise BaselineError(path, f"cannot be removed: {error.strerror or error}") from error
+
+    def _path_in(self, folder: Path, test: str) -> Path:
+        # Two node ids may make the same name (a.b and a/b); the second to come got a hash, and keeps it.
+        hashed = folder / f"{file_stem(test)}-{hashlib.sha256(test.encode()).hexdigest()[:8]}.json"
+        if hashed.exists():
+            return hashed
+        plain = folder / f"{file_stem(test)}.json"
+        return hashed if plain.exists() and _peek_test(plain) not in (None, test) else plain
 
     def _folders(self) -> list[Path]:
         return sorted(folder for folder in self.root.iterdir() if folder.is_dir()) if self.root.is_dir() else []

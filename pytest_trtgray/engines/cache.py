@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,37 +41,50 @@ class EngineCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, request: Mapping[str, Any], build: Callable[[], tuple[bytes, Mapping[str, Any]]]) -> CachedEngine:
+    def get(
+        self,
+        request: Mapping[str, Any],
+        build: Callable[[], tuple[bytes, Mapping[str, Any]]],
+        suffix: str = ".engine",
+    ) -> CachedEngine:
         """The engine for ``request``, built now if it is not there.
 
         Args:
             request: everything that the engine depends on (model hash, profiles, flags, flavour, version,
                 target); builtins only.
-            build: returns the engine's bytes and facts to keep beside it.
+            build: returns the engine's bytes and facts to keep beside it; its errors are its own.
+            suffix: of the file.
 
         Raises:
             EngineError: the folder cannot be written.
         """
         key = hashlib.sha256(json.dumps({"schema": SCHEMA, **request}, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{key[:32]}.engine"
-        try:
-            self._prepare()
-            with locked(self.folder / f"{key[:32]}.lock"):
-                manifest = self._read(path)
-                if manifest is not None:
-                    return CachedEngine(path, manifest, was_cached=True)
-                content, facts = build()
-                manifest = {
-                    **facts,
-                    "schema": SCHEMA,
-                    "request": dict(request),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "engine_bytes": len(content),
-                }
+        path = self.folder / f"{key[:32]}{suffix}"
+        with contextlib.ExitStack() as stack:
+            with self._explained():
+                self._prepare()
+                stack.enter_context(locked(self.folder / f"{key[:32]}.lock"))
+                known = self._read(path)
+            if known is not None:
+                return CachedEngine(path, known, was_cached=True)
+            content, facts = build()
+            manifest = {
+                **facts,
+                "schema": SCHEMA,
+                "request": dict(request),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "engine_bytes": len(content),
+            }
+            with self._explained():
                 write_atomically(path, content)
                 # The manifest comes last: an engine without one counts as not there.
                 write_atomically(path.with_suffix(".json"), dump_json(manifest))
-                return CachedEngine(path, manifest, was_cached=False)
+        return CachedEngine(path, manifest, was_cached=False)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise EngineError(
                 self.folder,
@@ -91,7 +105,7 @@ class EngineCache:
             content = path.read_bytes()
         except (OSError, ValueError):
             return None
-        if manifest.get("schema") != SCHEMA:
+        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             return None
         intact = manifest.get("sha256") == hashlib.sha256(content).hexdigest()
         return manifest if intact else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pytest_trtgray.engines.model import Layer, LayerTensor, Memory
@@ -33,7 +34,8 @@ _DATATYPES = {
 }
 _PREFIX = "[ONNX Layer: "
 _PROFILE = re.compile(r"\[profile (\d+)\]")
-_UNNAMED = re.compile(r"\(Unnamed Layer\*? ?\d*\) ?\[\w+\]")
+_UNNAMED = re.compile(r"\(Unnamed Layer\*? ?\d*\) ?\[[^\]]+\]")
+_MYELIN_GRAPH = re.compile(r"_myl(\d+)_\d+$")
 
 # One layer of the log's listing; names may hold brackets, commas and quotes, so each part ends at the next
 # keyword and not at a delimiter.
@@ -71,7 +73,7 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
     body = re.split(r"\n\n?(?:I/O Tensors|Bindings|Engine Metadata):", listing[len(_LISTING_HEAD) :])[0]
     # A node name may contain a newline: a new layer starts where "Name: … LayerType:" does.
     parts = re.split(r"\n(?=Name: [^\n]*, LayerType: )", body) if body.strip() else []
-    return [layer for part in parts if (layer := _log_layer(part)) is not None]
+    return _with_profiles([layer for part in parts if (layer := _log_layer(part)) is not None])
 
 
 def memory_from_log(messages: Iterable[str]) -> Memory:
@@ -143,6 +145,27 @@ def layers_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Layer]:
     ]
 
 
+def _with_profiles(layers: list[Layer]) -> list[Layer]:
+    """Give every layer its optimization profile.
+
+    Only some layers say ``[profile 1]``, in their name or in a tensor's; the other layers of the same Myelin
+    graph (``_myl1_…``) belong to that profile all the same.
+    """
+    profiles: dict[str, int] = {}
+    for layer in layers:
+        graph = _MYELIN_GRAPH.search(layer.name)
+        texts = [layer.name, *(tensor.name for tensor in (*layer.inputs, *layer.outputs))]
+        said = [int(match[1]) for text in texts if (match := _PROFILE.search(text))]
+        if graph and said:
+            profiles[graph[1]] = max(said)
+    return [
+        replace(layer, profile=profiles[graph[1]])
+        if (graph := _MYELIN_GRAPH.search(layer.name)) and graph[1] in profiles
+        else layer
+        for layer in layers
+    ]
+
+
 def _row_tensors(row: Mapping[str, Any], field: str) -> tuple[LayerTensor, ...]:
     return tuple(LayerTensor(*tensor) for tensor in row.get(field, ()))
 
@@ -184,8 +207,18 @@ def _nodes_in_name(name: str, entry: Mapping[str, Any]) -> frozenset[str]:
     """ONNX names in a layer name of TensorRT 8, which has no metadata."""
     if "Metadata" in entry or str(entry.get("LayerType")) in ("Constant", "Reformat", "NoOp"):
         return frozenset()
-    parts = [part.strip() for part in _PROFILE.sub("", name).split(" + ")]
-    return frozenset(part for part in parts if part and not _UNNAMED.fullmatch(part) and not part.startswith("{"))
+    plain = _PROFILE.sub("", name)
+    if plain.startswith("{"):  # a ForeignNode names only the first and the last node that it holds
+        return frozenset()
+    parts = [part for piece in plain.split(" + ") for part in _pointwise(piece.strip())]
+    return frozenset(part for part in parts if part and not _UNNAMED.fullmatch(part))
+
+
+def _pointwise(part: str) -> list[str]:
+    """The nodes in ``PWN(PWN(a), b)``, TensorRT 8's name of a pointwise fusion."""
+    if not part.startswith("PWN("):
+        return [part]
+    return [name.strip("() ") for name in part.replace("PWN(", "").split(", ")]
 
 
 def _log_layer(text: str) -> Layer | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pytest_trtgray.engines.header import describe_content
-from pytest_trtgray.engines.model import Dim, TensorSpec
+from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -174,8 +177,9 @@ def _load_proto(path: Path) -> Any:
     except (DecodeError, ValueError, OSError, UnicodeDecodeError) as error:
         raise ModelError(path, _unreadable(path, str(error)), "Export or download it again.") from None
     # Protocol buffers decode many a random file without complaint; a model has a version and a graph.
-    if not proto.ir_version or not proto.graph.node:
-        what = "has no nodes" if proto.ir_version else _unreadable(path, "no IR version")
+    if not proto.ir_version or not proto.opset_import or not proto.graph.node:
+        headless = not proto.ir_version or (proto.graph.node and not proto.opset_import)
+        what = _unreadable(path, "no IR version or opset") if headless else "has no nodes"
         raise ModelError(path, what, "Export it again and check it with onnx.checker.")
     return proto
 
@@ -254,6 +258,15 @@ def _without_weights(proto: Any) -> Any:
 
 
 def _tensor_bytes(tensor: Any) -> int:
+    """Bytes of a tensor's values, however they are stored."""
     if tensor.data_location == 1:
-        return int(next((e.value for e in tensor.external_data if e.key == "length"), 0))
-    return len(tensor.raw_data) or int(tensor.ByteSize())
+        length = next((int(e.value) for e in tensor.external_data if e.key == "length"), None)
+        if length is not None:
+            return length
+    if tensor.raw_data:
+        return len(tensor.raw_data)
+    name = dtype_name(tensor.data_type)
+    if name in ("str", "unknown"):
+        return int(tensor.ByteSize())
+    bits = DTYPE_BITS.get(name) or np.dtype(name).itemsize * 8
+    return int(math.prod(tensor.dims)) * bits // 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 Optimisation = Literal["all", "none"]
 
 _KERNEL_SUFFIX = "_kernel_time"
+_TOKEN = re.compile(r"_token_\d+$")
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _WARNING, _ERROR = 2, 3
 # Said by ONNX Runtime when we ask it to write its optimised graph down, which no user did.
@@ -100,11 +102,12 @@ class OnnxRuntimeEngine(Engine):
         origins = trace_origins(original, graph, self.model.initializers)
         outputs_of = {node.name: node.outputs for node in self.model.nodes}
         layers = []
-        for node, origin in zip(nodes.nodes, origins, strict=True):
-            made = [tensor for name in origin for tensor in outputs_of[name]]
+        names = stable_names([node.name for node in nodes.nodes])
+        for name, node, origin in zip(names, nodes.nodes, origins, strict=True):
+            made = [tensor for member in origin for tensor in outputs_of[member]]
             layers.append(
                 Layer(
-                    name=node.name,
+                    name=name,
                     kind=node.op_type,
                     onnx_nodes=origin,
                     inputs=self._tensors([t for t in node.input if t not in nodes.constants], nodes.constants),
@@ -269,27 +272,54 @@ class _OrtTiming:
 
 
 def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Per ``model_run`` of an ONNX Runtime profile, microseconds of each node by name.
+    """Per ``model_run`` of an ONNX Runtime profile, microseconds of each node by its stable name.
 
-    A node that runs several times in one inference (inside a Loop) is summed.
+    What runs inside of another kernel (the branches of If, the body of Loop) is part of that kernel's time. A
+    node that runs several times in one inference is summed.
     """
     runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     kernels = sorted(
         (
-            (event["ts"], event["name"][: -len(_KERNEL_SUFFIX)], float(event["dur"]))
+            (event["ts"], -event["dur"], event["name"][: -len(_KERNEL_SUFFIX)])
             for event in events
             if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)
         ),
-        key=lambda kernel: kernel[0],
+        key=lambda kernel: kernel[:2],
     )
+    outer = []
+    busy_until = float("-inf")
+    for started, minus_duration, name in kernels:
+        if started >= busy_until:
+            outer.append((started, name, float(-minus_duration)))
+            busy_until = started - minus_duration
+    names = list(dict.fromkeys(name for _, name, _ in outer))
+    stable = dict(zip(names, stable_names(names), strict=True))
     times: list[dict[str, float]] = [{} for _ in runs]
     current = 0
-    for started, name, duration in kernels:
+    for started, name, duration in outer:
         while current + 1 < len(runs) and started > runs[current][1]:
             current += 1
         if times:
-            times[current][name] = times[current].get(name, 0.0) + duration
+            times[current][stable[name]] = times[current].get(stable[name], 0.0) + duration
     return times
+
+
+def stable_names(names: Sequence[str]) -> list[str]:
+    """Node names without ``_token_17``: ONNX Runtime counts these on from one session to the next.
+
+    >>> stable_names(["ReorderOutput_token_3", "conv", "ReorderOutput_token_9"])
+    ['ReorderOutput', 'conv', 'ReorderOutput #2']
+    """
+    counts: dict[str, int] = {}
+    stable = []
+    for name in names:
+        plain = _TOKEN.sub("", name)
+        if not plain:  # nodes of functions that were inlined; the profile calls them by type and number
+            stable.append("")
+            continue
+        counts[plain] = counts.get(plain, 0) + 1
+        stable.append(plain if counts[plain] == 1 else f"{plain} #{counts[plain]}")
+    return stable
 
 
 def choose_provider(device_index: int = 0) -> Provider:

@@ -17,6 +17,8 @@ _NCHWC = "_nchwc"
 _LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
 # Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
 # batch normalisation.
+# On the CPU, FP16 models get casts around what has no FP16 kernel; the FP32 tensor is the same tensor.
+_CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
 _MADE_FROM = re.compile(r"(_nchwc|_bn|_mul|_add|_token_\d+)$")
 
 
@@ -69,10 +71,10 @@ def trace_origins(
 
 def _anchors(node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mapping[str, GraphNode]) -> list[GraphNode]:
     """Original nodes that an optimised node certainly computes."""
-    if node.op_type in _LAYOUT_OPS:
+    if node.op_type in _LAYOUT_OPS or (node.op_type == "Cast" and _CAST.match(node.name)):
         return []
-    found = [producer[output] for output in node.outputs if output in producer]
-    name = node.name
+    found = [producer[tensor] for output in node.outputs if (tensor := _CAST.sub("", output)) in producer]
+    name = _CAST.sub("", node.name)
     while not found:
         # r2_nchwc is named after a tensor, conv1_token_3 after a node
         places = (producer, by_name) if node.name.endswith(_NCHWC) else (by_name, producer)
@@ -93,7 +95,7 @@ def _walk_back(
     folded: set[str],
 ) -> None:
     """Give ``node`` everything before ``start`` up to the tensors that it reads."""
-    boundary = {tensor for tensor in node.inputs if tensor in producer}
+    boundary = {tensor for name in node.inputs if (tensor := _CAST.sub("", name)) in producer}
     # The tensors between layout-changed nodes have new names; such a node computes one operator of its own
     # type (with what follows fused into it), and the walk ends there.
     last = node.op_type if node.name.endswith(_NCHWC) else ""

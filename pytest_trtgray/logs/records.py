@@ -14,7 +14,7 @@ LogSeverity = Literal["internal_error", "error", "warning", "info", "verbose"]
 SEVERITIES: tuple[LogSeverity, ...] = ("internal_error", "error", "warning", "info", "verbose")
 
 MAX_RECORDS = 200_000
-"""A verbose BERT-base build says 26,000 lines; beyond this the oldest VERBOSE and INFO ones are dropped."""
+"""A verbose BERT-base build says 26,000 lines; beyond this the oldest that are no problems go."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ class LogSink:
             with self._lock:
                 for collector in self._collectors:
                     collector.append(record)
+                    if len(collector) > MAX_RECORDS:
+                        _drop_chatter(collector)
 
     @contextlib.contextmanager
     def collect(self, phase: str) -> Iterator[deque[Record]]:
         """All messages said inside the ``with`` block, by any thread."""
-        collected: deque[Record] = deque(maxlen=MAX_RECORDS)
+        collected: deque[Record] = deque()
         with self._lock:
             self._collectors.append(collected)
             outer, self._phase = self._phase, phase
@@ -89,6 +91,18 @@ class LogSink:
             yield
         finally:
             self._phase = outer
+
+
+def _drop_chatter(records: deque[Record]) -> None:
+    """Make room: the oldest message that is no problem goes, or the oldest of all if all are problems."""
+    kept: list[Record] = []
+    while records and records[0].severity in ("internal_error", "error", "warning"):
+        kept.append(records.popleft())
+    if records:
+        records.popleft()
+    else:
+        kept.pop(0)
+    records.extendleft(reversed(kept))
 
 
 SINK = LogSink()

@@ -95,11 +95,15 @@ def layer_keys(layers: Sequence[Layer]) -> list[str]:
     if len(set(bases)) < len(bases):
         counts = _counts(bases)
         bases = [f"{base} ({layer.kind})" if counts[base] > 1 else base for base, layer in _zip(bases, layers)]
-    seen: defaultdict[str, int] = defaultdict(int)
+    taken: set[str] = set()
     keys = []
     for base in bases:
-        seen[base] += 1
-        keys.append(base if seen[base] == 1 else f"{base} #{seen[base]}")
+        key, ordinal = base, 1
+        while key in taken:
+            ordinal += 1
+            key = f"{base} #{ordinal}"
+        taken.add(key)
+        keys.append(key)
     return keys
 
 

@@ -48,8 +48,9 @@ def read_layers(path_or_json: str | Path | Mapping[str, Any]) -> list[Layer]:
 
 
 def _from_mapping(source: object, data: Mapping[str, Any]) -> list[Layer]:
-    if "entries" in data and "structure" in data["entries"]:
-        return layers_from_rows(data["entries"]["structure"]["layers"])
-    if "Layers" not in data:
-        raise ModelError(source, "has no list of layers", _HINT)
-    return layers_from_json(data)
+    try:
+        if "entries" in data:
+            return layers_from_rows(data["entries"]["structure"]["layers"])
+        return layers_from_json({"Layers": data["Layers"]})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(source, "has no list of layers that can be read", _HINT) from error

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +49,8 @@ PRIOR_ENGINE_SD = 0.01
 LONE_LAYER_SD = 0.06
 """Between processes a layer moves by up to 6 % (99th percentile, NVIDIA H200); one run knows no better."""
 LONE_ENGINE_SD = 0.03
+MIN_CHANGE_US = 0.05
+"""Less than one or two ticks of the profiler's clock is no slowdown that anyone could want to hear of."""
 FLOOR_US = 1e-3
 """Layers of 0 us exist; a logarithm needs more. A thirtieth of the profiler's tick."""
 BATCHES = 8
@@ -157,6 +159,22 @@ class Run:
         """Iterations of all sessions."""
         return sum(session.iterations for session in self.sessions)
 
+    def in_order(self, layers: Sequence[str]) -> Run:
+        """The same run with its layers in another order."""
+        columns = [self.layers.index(key) for key in layers]
+        return Run(
+            (
+                replace(
+                    session,
+                    layers=tuple(layers),
+                    log_us=tuple(session.log_us[column] for column in columns),
+                    log_se=tuple(session.log_se[column] for column in columns),
+                )
+                for session in self.sessions
+            ),
+            self.context,
+        )
+
     def location(self) -> Floats:
         """Log microseconds of each layer, the mean over sessions."""
         return np.asarray(np.mean([session.log_us for session in self.sessions], axis=0))
@@ -212,10 +230,10 @@ class Baseline:
         object.__setattr__(self, "runs", tuple(summaries[-MAX_RUNS:]))
 
     def with_run(self, run: Run) -> Baseline:
-        """This baseline and one run more; a new one if the run has other layers."""
-        if run.layers != self.layers:
+        """This baseline and one run more; a new one if the run has other layers (their order does not count)."""
+        if set(run.layers) != set(self.layers):
             return Baseline([run])
-        return Baseline([run], layers=self.layers, kept=self.runs)
+        return Baseline([run.in_order(self.layers)], layers=self.layers, kept=self.runs)
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins for JSON."""
@@ -254,7 +272,7 @@ class Baseline:
                 sessions=int(run["sessions"]),
                 iterations=int(run["iterations"]),
                 clock_mhz=None if run["clock_mhz"] is None else float(run["clock_mhz"]),
-                context={str(key): str(value) for key, value in run["context"].items()},
+                context={str(key): str(value) for key, value in dict(run["context"]).items()},
             )
             kept.append(summary)
         return cls(layers=layers, kept=kept)
@@ -451,6 +469,7 @@ def _judge_layers(
                 limits.layer,
                 MUST_DETECT_LAYER,
                 count,
+                float(np.exp(now[i]) - np.exp(base[i])),
             ),
             float(np.exp(base[i])),
             float(np.exp(now[i])),
@@ -483,8 +502,11 @@ def _outcome(
     tolerance: float,
     must_detect: float,
     runs: int,
+    change_us: float = math.inf,
 ) -> Outcome:
     limit = math.log1p(tolerance)
+    if abs(change_us) < MIN_CHANGE_US:
+        return "pass"
     if runs >= MIN_RUNS and p_slower < alpha and change >= limit:
         return "slower"
     if runs >= MIN_RUNS and p_faster < alpha and change <= -limit:

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_trtgray.engines.layer_listing import (
+    datatype,
+    layers_from_json,
+    layers_from_log,
+    layers_from_rows,
+    layers_to_rows,
+    memory_from_log,
+    onnx_nodes,
+    parse_listing,
+)
+from pytest_trtgray.engines.model import Layer, Memory
+from tests import recordings
+from tests.unit.strategies import layers
+
+ENCODER_LAYERS = 12
+
+
+class TestInspectorOfRtx15:
+    def test_every_layer_is_there_in_order(self) -> None:
+        read = layers_from_json(recordings.listing("rtx15_bert_base_fp16"))
+
+        assert [layer.name for layer in read] == recordings.H200().layer_names
+        assert read[1].kind == "shape_call"
+        assert read[3].kind == "gemm"
+
+    def test_the_nodes_of_every_attention_block_are_found(self) -> None:
+        read = layers_from_json(recordings.listing("rtx15_bert_base_fp16"))
+        nodes = {node for layer in read for node in layer.onnx_nodes}
+
+        for index in range(ENCODER_LAYERS):
+            for part in ("query", "key", "value"):
+                assert f"/m/encoder/layer.{index}/attention/self/{part}/MatMul" in nodes
+        assert len(nodes) > 300
+
+    @pytest.mark.parametrize(("recorded", "precision"), [("fp16", "float16"), ("fp32", "float32")])
+    def test_precision(self, recorded: str, precision: str) -> None:
+        read = layers_from_json(recordings.listing(f"rtx15_bert_base_{recorded}"))
+        found = Counter(layer.precision for layer in read)
+
+        assert set(found) == {precision, ""}
+        assert found[""] == 2  # shapes on the host
+
+    def test_inputs_constants_and_outputs_are_apart(self) -> None:
+        read = layers_from_json(recordings.listing("rtx15_bert_base_fp16"))
+        embedding = read[2]
+
+        assert [(tensor.name, tensor.dtype) for tensor in embedding.inputs] == [("ids", "int64")]
+        assert "m.embeddings.word_embeddings.weight_constantHalf_myl1" in {t.name for t in embedding.constants}
+        assert embedding.outputs[0].dtype == "float16"
+        assert embedding.outputs[0].format == "(Linear) Row major linear format"
+        assert embedding.tactic.startswith("__myl_CastGath")
+
+
+class TestInspectorOf85:
+    def test_names_are_split_into_nodes(self) -> None:
+        read = {layer.name: layer for layer in layers_from_json(recordings.listing("trt85_resnet50_int8"))}
+        fused = read["/conv1/Conv + /relu/Relu + /maxpool/MaxPool"]
+
+        assert fused.onnx_nodes == {"/conv1/Conv", "/relu/Relu", "/maxpool/MaxPool"}
+        assert fused.kind == "CaskConvActPool"
+
+    @pytest.mark.parametrize("recorded", ["trt85_resnet50_fp16", "trt85_resnet50_int8"])
+    def test_every_convolution_is_in_one_layer(self, recorded: str) -> None:
+        read = layers_from_json(recordings.listing(recorded))
+        found = Counter(node for layer in read for node in layer.onnx_nodes)
+
+        assert sum(node.endswith("/Conv") for node in found) == 53
+        assert set(found.values()) == {1}
+        assert all(node.startswith("/") for node in found)
+
+    def test_constants_and_copies_have_no_nodes(self) -> None:
+        read = layers_from_json(recordings.listing("trt85_resnet50_fp16"))
+        blank = [layer for layer in read if layer.kind in ("Constant", "Reformat", "NoOp")]
+
+        assert len(blank) > 90
+        assert all(not layer.onnx_nodes for layer in blank)
+
+    def test_a_type_that_depends_on_the_shape_is_unknown(self) -> None:
+        read = layers_from_json(recordings.listing("trt85_resnet50_fp16"))
+
+        assert read[0].outputs[0].format == "N/A due to dynamic shapes"
+        assert {tensor.dtype for layer in read for tensor in layer.inputs} == {""}
+
+    @pytest.mark.parametrize(
+        ("name", "nodes"),
+        [
+            ("Conv_0 + PWN(Clip_3)", {"Conv_0", "Clip_3"}),
+            ("Conv_620 + PWN(PWN(Sigmoid_621), Mul_622)", {"Conv_620", "Sigmoid_621", "Mul_622"}),
+            ("PWN(/relu/Relu)", {"/relu/Relu"}),
+        ],
+    )
+    def test_point_wise_fusions_in_a_name(self, name: str, nodes: set[str]) -> None:
+        """Such names are in public logs of TensorRT 8.4 and 8.5."""
+        (layer,) = layers_from_json({"Layers": [{"Name": name, "LayerType": "CaskConvolution"}]})
+
+        assert layer.onnx_nodes == nodes
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "{ForeignNode[fc.weight...output]}",
+            "{ForeignNode[318...(Unnamed Layer* 4183) [Shuffle]]}",
+            "{ForeignNode[(Unnamed Layer* 1247) [Shuffle].../layers.7/Transpose_2 + /layers.7/Reshape_4]}",
+            "(Unnamed Layer* 0) [Shuffle]",
+            "(Unnamed Layer* 3) [Fully Connected] + (Unnamed Layer* 4) [Activation]",
+        ],
+    )
+    def test_what_a_name_does_not_tell_is_not_made_up(self, name: str) -> None:
+        """A ForeignNode names only the first and last of what it holds."""
+        (layer,) = layers_from_json({"Layers": [{"Name": name, "LayerType": "Myelin"}]})
+
+        assert layer.onnx_nodes == frozenset()
+
+    def test_a_profile_in_the_name(self) -> None:
+        entry = {"Name": "/conv1/Conv + /relu/Relu [profile 2]", "LayerType": "CaskConvolution"}
+        (layer,) = layers_from_json({"Layers": [entry]})
+
+        assert layer.profile == 2
+        assert layer.onnx_nodes == {"/conv1/Conv", "/relu/Relu"}
+
+    def test_old_datatypes(self) -> None:
+        tensor = {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}
+        entry = {"Name": "/conv1/Conv", "LayerType": "CaskConvolution", "Inputs": [tensor]}
+        (layer,) = layers_from_json({"Layers": [entry]})
+
+        assert layer.precision == "float16"
+
+
+class TestBareNames:
+    def test_an_engine_without_details_has_names_only(self) -> None:
+        read = layers_from_json({"Layers": ["conv1", "fc [profile 1]"], "Bindings": ["x"]})
+
+        assert [layer.name for layer in read] == ["conv1", "fc [profile 1]"]
+        assert {layer.precision for layer in read} == {""}
+
+    def test_tensors_may_be_bare_names_too(self) -> None:
+        entry = {"Name": "a", "LayerType": "gemm", "Inputs": ["x"], "Outputs": ["y"], "Metadata": ""}
+        (layer,) = layers_from_json({"Layers": [entry]})
+
+        assert (layer.inputs[0].name, layer.inputs[0].dtype) == ("x", "")
+
+    def test_no_layers(self) -> None:
+        assert layers_from_json({}) == []
+        assert layers_from_log([]) == []
+        assert layers_from_log(["Layers:\n", "something else"]) == []
+
+
+class TestLog:
+    def test_the_old_schema(self) -> None:
+        read = layers_from_log(recordings.messages("rtx14_mlp"))
+
+        assert len(read) == 9
+        assert read[1].onnx_nodes == {"block0/fc/MatMul"}
+        assert read[2].onnx_nodes == {"block0/Softmax", "block0/act/Relu", "block0/fc/Add"}
+        assert read[2].tactic == "__myl_AddReluMaxrSubExpSumDivMul_0x0601625e868ba8d57b15d2592dcd1274_vec"
+        assert {layer.precision for layer in read} == {"float32", ""}
+
+    def test_a_whole_log_ends_the_listing_where_it_ends(self) -> None:
+        text = recordings.text("rtx14_mlp.log")
+
+        assert parse_listing(text[text.rindex("Layers:\n") :]) == layers_from_log(recordings.messages("rtx14_mlp"))
+
+    def test_the_new_schema(self) -> None:
+        read = layers_from_log(recordings.messages("rtx17_resnet18"))
+
+        assert len(read) == 26
+        stem = read[2]
+        assert stem.kind == "correlation"
+        assert stem.onnx_nodes == {"/conv1/Conv", "/conv1/Relu"}
+        assert stem.inputs[0].format == "(NHWC) Channel major format"
+        assert len(stem.constants) == 4
+        assert read[-1].onnx_nodes == {"/fc/Gemm"}
+        assert [tensor.name for tensor in read[-1].outputs] == ["output"]
+
+    @pytest.mark.parametrize(("recorded", "precision"), [("rtx17_int8_qdq", "int8"), ("rtx17_fp8_qdq", "fp8")])
+    def test_a_quantised_product(self, recorded: str, precision: str) -> None:
+        read = layers_from_log(recordings.messages(recorded))
+        (product,) = (layer for layer in read if layer.kind == "gemm")
+
+        assert product.precision == precision
+
+    def test_a_layer_that_only_quantises_computes_in_what_it_reads(self) -> None:
+        read = layers_from_log(recordings.messages("rtx17_int8_qdq"))
+        quantise = next(layer for layer in read if layer.onnx_nodes == {"act_QuantizeLinear"})
+
+        assert quantise.outputs[0].dtype == "int8"
+        assert quantise.precision == "float32"
+
+    def test_unnamed_nodes_are_called_after_their_output(self) -> None:
+        read = layers_from_log(recordings.messages("rtx17_noname_nodes"))
+
+        assert read[1].onnx_nodes == {"node_of_a", "node_of_b", "node_of_y"}
+
+    def test_layers_of_two_profiles_are_apart(self) -> None:
+        """Only products carry ``[profile 1]``; kernels of the same graph belong to it all the same."""
+        read = layers_from_log(recordings.messages("rtx17_two_profiles"))
+        of_profile = {index: [layer for layer in read if layer.profile == index] for index in (0, 1)}
+
+        for profile in of_profile.values():
+            nodes = [node for layer in profile for node in layer.onnx_nodes]
+            assert len(nodes) == len(set(nodes)) == 16
+        assert all("_myl1_" in layer.name for layer in of_profile[1])
+
+    def test_the_last_listing_counts(self) -> None:
+        one, two = (f"Layers:\nName: {name}, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t" for name in "ab")
+
+        assert [layer.name for layer in layers_from_log([one, "between", two])] == ["b"]
+
+    def test_names_with_brackets_commas_quotes_and_newlines(self) -> None:
+        node = "a], Outputs: [\"b', {c}\nd"
+        listing = (
+            f"Layers:\nName: {node}_myl0_0, LayerType: gemm, Inputs: [ {{ Name: x, Dimensions: [1,2], "
+            "Datatype: Half, Format: (Linear) Row major }], Constants: [], Outputs: [ { Name: y[0], Dimensions: [1], "
+            f"Datatype: Float, Format: (NHWC) major }}], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: {node}]\n"
+            "Name: next, LayerType: kgen, Inputs: [], Outputs: [], TacticName: , StreamId: 0, Metadata: \n\n"
+            "I/O Tensors:\n Name: x, IOMode: Input"
+        )
+        first, second = layers_from_log([listing])
+
+        assert first.onnx_nodes == {node}
+        assert [(tensor.name, tensor.dtype) for tensor in first.inputs] == [("x", "float16")]
+        assert [(tensor.name, tensor.dtype, tensor.format) for tensor in first.outputs] == [
+            ("y[0]", "float32", "(NHWC) major")
+        ]
+        assert (second.name, second.onnx_nodes) == ("next", frozenset())
+
+
+class TestMemory:
+    def test_of_a_recorded_build(self) -> None:
+        found = memory_from_log(recordings.messages("rtx17_resnet18"))
+
+        assert found == Memory(weights_bytes=46723840, activations_bytes=85262336, scratch_bytes=85262336)
+
+    def test_unknown_is_not_zero(self) -> None:
+        assert memory_from_log(["Total Weights Memory: 0 bytes"]) == Memory(weights_bytes=0)
+        assert memory_from_log(["nothing of the kind"]) == Memory()
+
+
+class TestMetadata:
+    @given(st.lists(st.text(st.characters(exclude_characters="\x1e\x1f"), min_size=1, max_size=20), max_size=6))
+    def test_any_names(self, names: list[str]) -> None:
+        joined = "\x1f".join(f"[ONNX Layer: {name}]" for name in names)
+
+        assert onnx_nodes(joined) == set(names)
+
+    def test_entries_of_other_kinds_are_left_out(self) -> None:
+        assert onnx_nodes("[ONNX Layer: a]\x1e[ONNX Layer: b]\x1f[PyTorch: c]\x1f") == {"a", "b"}
+        assert onnx_nodes("") == frozenset()
+
+
+class TestDatatype:
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("Float", "float32"),
+            ("FLOAT", "float32"),
+            ("Half", "float16"),
+            ("BFloat16", "bfloat16"),
+            ("BF16", "bfloat16"),
+            ("Int8", "int8"),
+            ("UInt8", "uint8"),
+            ("FP8", "fp8"),
+            ("FP8_E4M3", "fp8"),
+            ("fp8e4m3", "fp8"),
+            ("Int4", "int4"),
+            ("FP4", "fp4"),
+            ("Int64", "int64"),
+            ("Bool", "bool"),
+            ("Row major linear FP16 format", "float16"),
+            ("Two wide channel vectorized row major FP16 format", "float16"),
+            ("Four wide channel vectorized row major Int8 format", "int8"),
+            ("Row major linear BFloat16 format (kLINEAR)", "bfloat16"),
+            ("Channel major FP32 format", "float32"),
+            ("Row major Int8 format", "int8"),
+            ("N/A due to dynamic shapes", ""),
+            ("Format not available due to dynamic shapes", ""),
+            ("", ""),
+        ],
+    )
+    def test_spellings(self, text: str, name: str) -> None:
+        assert datatype(text) == name
+
+
+class TestRows:
+    @given(st.lists(layers(), max_size=5))
+    def test_round_trip_through_json(self, made: list[Layer]) -> None:
+        assert layers_from_rows(json.loads(json.dumps(layers_to_rows(made)))) == made
+
+    @pytest.mark.parametrize("recorded", ["rtx15_bert_base_fp16", "trt85_resnet50_int8"])
+    def test_recorded_engines_survive(self, recorded: str) -> None:
+        read = layers_from_json(recordings.listing(recorded))
+
+        assert layers_from_rows(json.loads(json.dumps(layers_to_rows(read)))) == read

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.model import EngineInfo, Layer
+from pytest_trtgray.errors import NotRunnableError
+from pytest_trtgray.feeds import make_feed
+from pytest_trtgray.timing import session as module
+from pytest_trtgray.timing.gate import Baseline, judge
+from pytest_trtgray.timing.session import Plan, measure_run, measure_session
+from tests.unit.helpers import layer, ort_engine
+
+
+class ScriptedContext:
+    """Tells times from a script; the clock of the machine plays no part."""
+
+    def __init__(self, engine: ScriptedEngine, *, profiled: bool) -> None:
+        self.engine, self.profiled = engine, profiled
+        self.runs = 0
+
+    def run(self) -> float:
+        self.runs += 1
+        # a first call that compiles, a few that are not steady yet
+        return {1: 50_000.0, 2: 4_000.0, 3: 2_000.0}.get(self.runs, 1_000.0)
+
+    def layer_times(self) -> list[dict[str, float]]:
+        if not self.profiled:
+            return []
+        slow = {name: 10 * time for name, time in self.engine.times.items()}
+        return [dict(slow if run < 3 else self.engine.times) for run in range(self.runs)]
+
+
+class ScriptedEngine(Engine):
+    """An engine whose layers and times are given."""
+
+    def __init__(self, layers: tuple[Layer, ...], times: Mapping[str, float], blocked: str = "") -> None:
+        self.info = EngineInfo("scripted", "", "tensorrt_rtx", "1.7", (), (), ({},))
+        self.records, self.notes, self.blocked = (), (), blocked
+        self._layers, self.times = layers, times
+        self.contexts: list[ScriptedContext] = []
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._layers
+
+    @property
+    def timing_method(self) -> Mapping[str, str]:
+        return {}
+
+    @contextmanager
+    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+        context = ScriptedContext(self, profiled=profiled)
+        self.contexts.append(context)
+        yield context
+
+    def _infer(self, feed: Any) -> Any:
+        raise NotImplementedError
+
+
+def scripted(**times: float) -> ScriptedEngine:
+    return ScriptedEngine(tuple(layer(name, f"/{name}") for name in times), times)
+
+
+class TestScripted:
+    def test_layers_and_engine_come_from_contexts_of_their_own(self) -> None:
+        engine = scripted(a=10.0, b=30.0)
+        session, layers = measure_session(engine, {}, 20)
+
+        assert [context.profiled for context in engine.contexts] == [False, True]
+        assert [each.name for each in layers] == ["a", "b"]
+        np.testing.assert_allclose(np.exp(session.log_us), [10, 30])
+        assert math.exp(session.engine_log_us) == pytest.approx(1000)
+        assert session.iterations == 20
+
+    def test_warm_up_is_not_measured(self) -> None:
+        session, _ = measure_session(scripted(a=10.0), {}, 12)
+
+        assert list(session.log_us) == pytest.approx([math.log(10)])
+        assert session.log_se == (0.0,)
+
+    def test_every_session_is_fresh(self) -> None:
+        engine = scripted(a=10.0)
+        run, _ = measure_run(engine, {}, Plan(sessions=4, iterations=10), context={"host": "ci"})
+
+        assert len(run.sessions) == 4
+        assert len(engine.contexts) == 8
+        assert run.context == {"host": "ci"}
+
+    def test_why_it_is_disturbed(self) -> None:
+        run, _ = measure_run(scripted(a=1.0), {}, Plan(2, 10), context={}, disturbed="other workers")
+
+        assert run.disturbed == "other workers"
+
+    def test_layers_that_the_profiler_never_names_have_no_column(self) -> None:
+        engine = ScriptedEngine((layer("host", "/shape"), layer("a", "/a")), {"a": 10.0})
+        session, layers = measure_session(engine, {}, 10)
+
+        assert [each.name for each in layers] == ["a"]
+        assert session.layers == ("/a",)
+
+    def test_names_that_the_engine_does_not_list_lose_no_time(self) -> None:
+        engine = ScriptedEngine((layer("a", "/a"),), {"a": 10.0, "unlisted": 5.0})
+        session, layers = measure_session(engine, {}, 10)
+
+        assert [each.name for each in layers] == ["a", "unlisted"]
+        assert np.exp(session.log_us).sum() == pytest.approx(15)
+
+    def test_columns_are_in_the_engines_order(self) -> None:
+        engine = ScriptedEngine((layer("b", "/b"), layer("a", "/a")), {"a": 10.0, "b": 20.0})
+        session, _ = measure_session(engine, {}, 10)
+
+        assert session.layers == ("/b", "/a")
+        np.testing.assert_allclose(np.exp(session.log_us), [20, 10])
+
+    def test_an_engine_that_cannot_run(self) -> None:
+        engine = ScriptedEngine((), {}, blocked="no NVIDIA driver on this machine")
+        with pytest.raises(NotRunnableError, match="no NVIDIA driver"):
+            measure_session(engine, {}, 10)
+        assert engine.contexts == []
+
+    def test_a_slow_engine_gets_fewer_iterations(self) -> None:
+        assert module._affordable(1.0) == module.DEFAULT_ITERATIONS
+        assert module._affordable(module.SESSION_BUDGET_S * 1e6 / 20) == 20
+        assert module._affordable(1e9) == module.MIN_ITERATIONS
+        assert module._affordable(0.0) == module.DEFAULT_ITERATIONS
+
+    def test_a_planted_slowdown_end_to_end(self) -> None:
+        fast = {f"l{index}": 10.0 + index for index in range(10)}
+        engine = scripted(**fast)
+        baseline = Baseline([measure_run(engine, {}, Plan(2, 10), context={})[0] for _ in range(4)])
+        slowed = scripted(**{**fast, "l4": 20.0})
+        verdict = judge(baseline, measure_run(slowed, {}, Plan(2, 10), context={})[0])
+
+        assert [judged.key for judged in verdict.layers if judged.outcome == "slower"] == ["/l4"]
+
+
+class TestPlan:
+    @pytest.mark.parametrize(("sessions", "iterations"), [(0, 1), (-1, None), (1, 0), (1, -5)])
+    def test_refusals(self, sessions: int, iterations: int | None) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            Plan(sessions, iterations)
+
+    def test_defaults(self) -> None:
+        assert Plan() == Plan(3, None)
+
+
+class TestReal:
+    def test_onnxruntime(self, conv_net: Path) -> None:
+        engine = ort_engine(conv_net)
+        feed = make_feed(engine.info.inputs, {"x": (2, 3, 16, 16)})
+        run, layers = measure_run(engine, feed, Plan(sessions=2, iterations=5), context={})
+
+        assert run.iterations == 10
+        assert len(layers) == len(run.layers) == len(engine.layers)
+        assert {node for each in layers for node in each.onnx_nodes} == {node.name for node in engine.model.nodes}
+        assert all(math.isfinite(value) for value in run.location())
+
+    def test_one_iteration(self, mlp: Path) -> None:
+        engine = ort_engine(mlp)
+        session, _ = measure_session(engine, make_feed(engine.info.inputs, {"x": (1, 8)}), 1)
+
+        assert session.iterations == 1
+        assert session.log_se == (0.0, 0.0)
