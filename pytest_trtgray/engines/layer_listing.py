@@ -61,7 +61,9 @@ def layers_from_json(data: Mapping[str, Any]) -> list[Layer]:
     Entries that are bare strings (an engine built without detailed verbosity) become layers with a name
     and nothing else.
     """
-    return [Layer(name=entry, kind="") if isinstance(entry, str) else _layer(entry) for entry in data.get("Layers", [])]
+    return _with_profiles(
+        [Layer(name=entry, kind="") if isinstance(entry, str) else _layer(entry) for entry in data.get("Layers", [])]
+    )
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:

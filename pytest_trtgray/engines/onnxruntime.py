@@ -36,6 +36,7 @@ Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 Optimisation = Literal["all", "none"]
 
 _KERNEL_SUFFIX = "_kernel_time"
+_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TOKEN = re.compile(r"_token_\d+$")
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _WARNING, _ERROR = 2, 3
@@ -279,19 +280,19 @@ def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """
     runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     kernels = sorted(
-        (
-            (event["ts"], -event["dur"], event["name"][: -len(_KERNEL_SUFFIX)])
-            for event in events
-            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)
-        ),
-        key=lambda kernel: kernel[:2],
+        (event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)),
+        key=lambda event: (event["ts"], event["ts"] + event["dur"]),
     )
-    outer = []
-    busy_until = float("-inf")
-    for started, minus_duration, name in kernels:
-        if started >= busy_until:
-            outer.append((started, name, float(-minus_duration)))
-            busy_until = started - minus_duration
+    holders = [
+        (event["ts"], event["ts"] + event["dur"])
+        for event in kernels
+        if event.get("args", {}).get("op_name") in _WITH_SUBGRAPHS
+    ]
+    outer = [
+        (event["ts"], event["name"][: -len(_KERNEL_SUFFIX)], float(event["dur"]))
+        for event in kernels
+        if not _is_inside(event, holders)
+    ]
     names = list(dict.fromkeys(name for _, name, _ in outer))
     stable = dict(zip(names, stable_names(names), strict=True))
     times: list[dict[str, float]] = [{} for _ in runs]
@@ -302,6 +303,11 @@ def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
         if times:
             times[current][stable[name]] = times[current].get(stable[name], 0.0) + duration
     return times
+
+
+def _is_inside(event: Mapping[str, Any], holders: Sequence[tuple[float, float]]) -> bool:
+    start, end = event["ts"], event["ts"] + event["dur"]
+    return any(first <= start and end <= last and (first, last) != (start, end) for first, last in holders)
 
 
 def stable_names(names: Sequence[str]) -> list[str]:

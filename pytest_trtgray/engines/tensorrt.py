@@ -8,21 +8,23 @@ machine without a driver some objects of TensorRT crash the process when they ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.execution import Execution
 from pytest_trtgray.engines.header import EngineHeader, read_header
 from pytest_trtgray.engines.layer_listing import (
     datatype,
@@ -34,10 +36,12 @@ from pytest_trtgray.engines.layer_listing import (
 )
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.engines.profiles import check_shapes
 from pytest_trtgray.errors import EngineError, NotRunnableError
+from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK, LogSeverity, Record, problems
-from pytest_trtgray.vendor import quiet_import
+from pytest_trtgray.vendor import is_installed, quiet_import
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -143,7 +147,8 @@ class TensorRTEngine(Engine):
         self.notes = notes
         self._facts = facts or {}
         self._device_index = device_index
-        self._runner: Any = None
+        self._execution: Execution | None = None
+        self._kernels: KernelCache | None = None
         flavour: Flavour = "tensorrt_rtx" if self.header.runtime == "tensorrt_rtx" else "tensorrt"
         self.flavour = flavour
         check_version(path, self.header)
@@ -156,7 +161,7 @@ class TensorRTEngine(Engine):
         if device is not None:
             with SINK.collect("load") as collected, native_stderr():
                 try:
-                    self._engine = _deserialize(path, flavour, self.header)
+                    self._engine = _deserialize(path, flavour, self.header, device_index)
                 except EngineError as error:
                     if not self._facts:
                         raise
@@ -201,45 +206,97 @@ class TensorRTEngine(Engine):
 
     @property
     def timing_method(self) -> Mapping[str, str]:
-        """TensorRT's profiler for layers; the engine by wall clock around transfers and execution."""
-        return {"layers": "tensorrt-profiler", "engine": "wall-clock-with-transfers", "cuda_graph": "off"}
+        """TensorRT's profiler for layers; CUDA events around the execution alone for the engine."""
+        method = {"layers": "tensorrt-profiler", "engine": "cuda-events", "transfers": "no", "cuda_graph": "no"}
+        if self.flavour == "tensorrt_rtx":
+            method["kernels"] = "eager"
+        return method
 
     @contextmanager
     def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
         """A fresh execution context, with TensorRT's profiler if ``profiled``."""
         self.require_runnable()
         arrays = self.checked(feed)
-        trt = quiet_import(self.flavour)
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise EngineError(self.info.name, "TensorRT cannot create an execution context", "See trt_log.")
-        profiler = _layer_clock(trt)() if profiled else None
-        if profiler is not None:
-            # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
-            context.profiler = profiler
-        with self._polygraphy_runner(context) as runner:
-            yield _TrtTiming(runner, arrays, profiler)
+        profiler = _layer_clock(quiet_import(self.flavour))() if profiled else None
+        with SINK.collect("run") as records, self._explained(records):
+            execution = self._new_execution(profiler)
+            try:
+                execution.bind(arrays, self._profile_of(arrays))
+                yield _TrtTiming(execution, profiler)
+            finally:
+                execution.close()
 
     def close(self) -> None:
-        """Free the engine and its context."""
-        if self._runner is not None:
-            self._runner.deactivate()
-        self._runner = self._engine = None
+        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+        if self._execution is not None:
+            self._execution.close()
+        if self._kernels is not None:
+            self._kernels.save()
+        self._execution = self._kernels = self._engine = None
 
     def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        if self._runner is None:
-            self._runner = self._polygraphy_runner(self._engine)
-            self._runner.activate()
-        backend = _polygraphy(self.flavour)
-        with SINK.collect("run") as records, native_stderr():
-            try:
-                outputs = self._runner.infer(feed, copy_outputs_to_host=True)
-            except backend.error as error:
-                raise EngineError(self.info.name, f"TensorRT failed: {_first_cause(records, str(error))}") from None
-        return {name: np.array(value) for name, value in outputs.items()}
+        with SINK.collect("run") as records, self._explained(records):
+            if self._execution is None:
+                self._execution = self._new_execution(None)
+            self._execution.bind(feed, self._profile_of(feed))
+            self._execution.enqueue()
+            return self._execution.fetch()
 
-    def _polygraphy_runner(self, engine_or_context: Any) -> Any:
-        return _polygraphy(self.flavour).trt.TrtRunner(engine_or_context, name=self.info.name)
+    @contextmanager
+    def _explained(self, records: Iterable[Record]) -> Iterator[None]:
+        """Add what TensorRT logged to an error of the execution."""
+        try:
+            yield
+        except NotRunnableError:
+            raise
+        except EngineError as error:
+            cause = _first_cause(records, "")
+            said = f"{error.reason}: {cause}" if cause else error.reason
+            raise EngineError(self.info.name, said, error.remedy) from error
+
+    def _profile_of(self, feed: Mapping[str, NDArray[Any]]) -> int:
+        return check_shapes(self.info.profiles, {name: a.shape for name, a in feed.items()}, self.info.name)
+
+    def _new_execution(self, profiler: Any) -> Execution:
+        """A fresh execution context with buffers of its own."""
+        device = cuda(self._device_index)
+        with device.current():
+            context = self._create_context()
+            if context is None:
+                raise EngineError(self.info.name, "TensorRT cannot create an execution context", "Is the GPU full?")
+            if profiler is not None:
+                # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
+                context.profiler = profiler
+                context.enqueue_emits_profile = False
+        return Execution(
+            quiet_import(self.flavour),
+            self._engine,
+            context,
+            device,
+            inputs=self.info.inputs,
+            outputs=self.info.outputs,
+            name=self.info.name,
+        )
+
+    def _create_context(self) -> Any:
+        if not hasattr(self._engine, "create_runtime_config"):
+            return self._engine.create_execution_context()
+        trt = quiet_import(self.flavour)
+        config = self._engine.create_runtime_config()
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+            # compiled when a shape is first seen; lazily compiled kernels would change the times while measuring
+            eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        if hasattr(config, "set_runtime_cache"):
+            if self._kernels is None:
+                self._kernels = KernelCache(config, self._kernel_file())
+            config.set_runtime_cache(self._kernels.cache)
+        return self._engine.create_execution_context(config)
+
+    def _kernel_file(self) -> Path | None:
+        """Beside an engine that was built here; nobody asked for a file beside the user's own."""
+        device = self.info.device
+        return self.path.with_suffix(f".{device.sm}.kernels") if self._facts and device else None
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
@@ -266,20 +323,47 @@ class TensorRTEngine(Engine):
 
 
 class _TrtTiming:
-    def __init__(self, runner: Any, feed: dict[str, NDArray[Any]], profiler: Any) -> None:
-        self._runner = runner
-        self._feed = feed
+    def __init__(self, execution: Execution, profiler: Any) -> None:
+        self._execution = execution
         self._profiler = profiler
 
     def run(self) -> float:
-        if self._profiler is not None:
-            self._profiler.times.append({})
+        if self._profiler is None:
+            return self._execution.timed()
+        self._profiler.times.append({})
         started = time.perf_counter_ns()
-        self._runner.infer(self._feed)
+        self._execution.profiled()
         return (time.perf_counter_ns() - started) / 1e3
 
     def layer_times(self) -> list[dict[str, float]]:
         return list(self._profiler.times) if self._profiler is not None else []
+
+
+class KernelCache:
+    """Kernels that TensorRT for RTX compiled for this GPU, kept from run to run.
+
+    Args:
+        config: a runtime configuration that can create a cache.
+        path: the file; ``None`` to keep them for this process only.
+    """
+
+    def __init__(self, config: Any, path: Path | None) -> None:
+        self.cache = config.create_runtime_cache()
+        self._path = path
+        self._stored = b""
+        if path is not None and path.exists():
+            stored = path.read_bytes()
+            if self.cache.deserialize(stored):  # a file of another driver or version is refused
+                self._stored = stored
+
+    def save(self) -> None:
+        """Write the file if there are new kernels; a cache that cannot be written costs time only."""
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            content = bytes(self.cache.serialize())
+            if content != self._stored:
+                write_atomically(self._path, content)
 
 
 def check_version(path: Path, header: EngineHeader) -> None:
@@ -364,13 +448,18 @@ def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
     return made
 
 
-def _deserialize(path: Path, flavour: Flavour, header: EngineHeader) -> Any:
+def _primary_context(device_index: int) -> AbstractContextManager[Any]:
+    """The context that will run the engine; looking at an engine's layers needs no PyCUDA."""
+    return cuda(device_index).current() if is_installed("pycuda") else contextlib.nullcontext()
+
+
+def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_index: int) -> Any:
     trt = quiet_import(flavour)
-    with SINK.collect("load") as records:
+    with SINK.collect("load") as records, _primary_context(device_index):
         runtime = trt.Runtime(_logger(flavour))
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
-        gpu = find_gpu()
+        gpu = find_gpu(device_index)
         targets = f" It was built for {', '.join(header.targets)}." if header.targets else ""
         raise EngineError(
             path,

@@ -210,6 +210,22 @@ class TestLog:
             assert len(nodes) == len(set(nodes)) == 16
         assert all("_myl1_" in layer.name for layer in of_profile[1])
 
+    def test_the_inspector_tells_profiles_apart_as_the_log_does(self) -> None:
+        """The same layers under the same names, in JSON."""
+        logged = layers_from_log(recordings.messages("rtx17_two_profiles"))
+        entries = [
+            {
+                "Name": layer.name,
+                "LayerType": layer.kind,
+                "Inputs": [{"Name": tensor.name} for tensor in layer.inputs],
+                "Outputs": [{"Name": tensor.name} for tensor in layer.outputs],
+                "Metadata": "\x1f".join(f"[ONNX Layer: {node}]" for node in sorted(layer.onnx_nodes)),
+            }
+            for layer in logged
+        ]
+
+        assert [layer.profile for layer in layers_from_json({"Layers": entries})] == [0] * 8 + [1] * 9
+
     def test_the_last_listing_counts(self) -> None:
         one, two = (f"Layers:\nName: {name}, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t" for name in "ab")
 

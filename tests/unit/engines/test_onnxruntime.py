@@ -253,8 +253,8 @@ class TestReadProfile:
         return {"name": "model_run", "cat": "Session", "ts": start, "dur": length}
 
     @staticmethod
-    def kernel(name: str, start: int, length: float) -> dict[str, Any]:
-        return {"name": f"{name}_kernel_time", "cat": "Node", "ts": start, "dur": length}
+    def kernel(name: str, start: int, length: float, op: str = "Add") -> dict[str, Any]:
+        return {"name": f"{name}_kernel_time", "cat": "Node", "ts": start, "dur": length, "args": {"op_name": op}}
 
     def test_kernels_belong_to_the_run_they_started_in(self) -> None:
         events = [
@@ -282,9 +282,29 @@ class TestReadProfile:
         assert read_profile(events) == [{"model_run": 3.0, "x_kernel_time": 4.0}]
 
     def test_a_kernel_inside_of_another_is_part_of_it(self) -> None:
-        events = [self.run(0), self.kernel("loop", 10, 50), self.kernel("body", 20, 30), self.kernel("next", 60, 5)]
+        events = [
+            self.run(0),
+            self.kernel("loop", 10, 50, "Loop"),
+            self.kernel("body", 20, 30),
+            self.kernel("next", 60, 5),
+        ]
 
         assert read_profile(events) == [{"loop": 50.0, "next": 5.0}]
+
+    def test_a_kernel_of_no_time_is_there(self) -> None:
+        """The clock ticks in microseconds: a short kernel and the next may have the same start."""
+        events = [self.run(0), self.kernel("short", 10, 0), self.kernel("next", 10, 5), self.kernel("last", 15, 0)]
+
+        assert read_profile(events) == [{"short": 0.0, "next": 5.0, "last": 0.0}]
+
+    def test_names_are_the_same_in_every_session(self) -> None:
+        """ONNX Runtime counts its own nodes on from one session to the next."""
+        sessions = [
+            [self.run(0), self.kernel(f"Reorder_token_{first}", 1, 2), self.kernel(f"Reorder_token_{second}", 9, 3)]
+            for first, second in ((14, 16), (17, 15))
+        ]
+
+        assert [read_profile(events) for events in sessions] == [[{"Reorder": 2.0, "Reorder #2": 3.0}]] * 2
 
     def test_other_events_are_left_out(self) -> None:
         events = [

@@ -1,0 +1,214 @@
+"""One execution context of TensorRT with its buffers: bind a feed, enqueue, fetch, take times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_trtgray.engines.cuda import Cuda, DeviceBuffer, HostBuffer
+from pytest_trtgray.engines.dtypes import numpy_dtype
+from pytest_trtgray.engines.model import TensorSpec, format_shape
+from pytest_trtgray.errors import EngineError
+
+
+class Execution:
+    """An execution context on a stream of its own.
+
+    Buffers are kept and used again when shapes change. A false from TensorRT becomes an error.
+
+    Args:
+        trt: the TensorRT module.
+        engine: an ``ICudaEngine``.
+        context: an ``IExecutionContext`` of it, of which this becomes the only user.
+        device: the GPU.
+        inputs: of the engine.
+        outputs: of the engine.
+        name: for messages.
+    """
+
+    def __init__(
+        self,
+        trt: Any,
+        engine: Any,
+        context: Any,
+        device: Cuda,
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        name: str,
+    ) -> None:
+        self._trt = trt
+        self._engine = engine
+        self.context = context
+        self._device = device
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._name = name
+        with device.current() as driver:
+            self._stream = driver.Stream()
+            self._start, self._stop = driver.Event(), driver.Event()
+        self._host = {spec.name: HostBuffer(device) for spec in (*inputs, *outputs)}
+        self._memory = {spec.name: DeviceBuffer(device) for spec in (*inputs, *outputs)}
+        self._on_host = {
+            spec.name for spec in (*inputs, *outputs) if engine.get_tensor_location(spec.name).name == "HOST"
+        }
+        self._allocators: dict[str, Any] = {}
+        self._profile = 0
+
+    def bind(self, feed: Mapping[str, NDArray[Any]], profile: int) -> None:
+        """Copy a feed to the device and set every shape and address.
+
+        Args:
+            feed: contiguous arrays of the declared dtypes, inside the profile.
+            profile: index of the optimization profile that contains their shapes.
+
+        Raises:
+            EngineError: TensorRT refuses a shape or an address.
+        """
+        with self._device.current() as driver:
+            self._choose(profile)
+            for spec in self._inputs:
+                array = feed[spec.name]
+                self._require(
+                    self.context.set_input_shape(spec.name, tuple(array.shape)),
+                    f"input {spec.name!r} cannot have shape {format_shape(tuple(array.shape))}",
+                )
+                staged = self._host[spec.name].view(array.shape, array.dtype)
+                np.copyto(staged, array)
+                if spec.name in self._on_host:
+                    # a shape tensor is read by the host; its page-locked copy stays where it is
+                    self._address(spec.name, staged.ctypes.data)
+                    continue
+                address = self._memory[spec.name].reserve(max(array.nbytes, 1))
+                if array.nbytes:
+                    driver.memcpy_htod_async(address, staged.reshape(-1).view(np.uint8), self._stream)
+                self._address(spec.name, address)
+            missing = list(self.context.infer_shapes()) if hasattr(self.context, "infer_shapes") else []
+            self._require(not missing, f"the shapes of {missing} are not determined")
+            for spec in self._outputs:
+                self._bind_output(spec)
+            self._stream.synchronize()
+
+    def enqueue(self) -> None:
+        """Start one inference on the stream; does not wait."""
+        if not self.context.execute_async_v3(self._stream.handle):
+            self._require(False, "the inference was refused")
+
+    def synchronize(self) -> None:
+        """Wait for everything that was enqueued."""
+        with self._device.current():
+            self._stream.synchronize()
+
+    def fetch(self) -> dict[str, NDArray[Any]]:
+        """Outputs of the last inference, copied to fresh arrays."""
+        found = {}
+        with self._device.current() as driver:
+            for spec in self._outputs:
+                dtype = numpy_dtype(spec.dtype)
+                shape = self._output_shape(spec.name)
+                staged = self._host[spec.name].view(shape, dtype)
+                if spec.name not in self._on_host and staged.nbytes:
+                    allocator = self._allocators.get(spec.name)
+                    address = allocator.address if allocator else self._memory[spec.name].reserve(staged.nbytes)
+                    driver.memcpy_dtoh_async(staged.reshape(-1).view(np.uint8), address, self._stream)
+                found[spec.name] = staged
+            self._stream.synchronize()
+        return {name: array.copy() for name, array in found.items()}
+
+    def timed(self) -> float:
+        """One inference between two CUDA events, without transfers; microseconds."""
+        with self._device.current():
+            self._start.record(self._stream)
+            self.enqueue()
+            self._stop.record(self._stream)
+            self._stop.synchronize()
+            return float(self._stop.time_since(self._start)) * 1e3
+
+    def profiled(self) -> None:
+        """One inference whose layer times go to the context's profiler."""
+        with self._device.current():
+            self.enqueue()
+            self._stream.synchronize()
+            if not self.context.enqueue_emits_profile and not self.context.report_to_profiler():
+                self._require(False, "the profiler has nothing to report")
+
+    def close(self) -> None:
+        """Free the context and all buffers."""
+        with self._device.current():
+            self._stream.synchronize()
+            self.context = None
+            self._allocators.clear()
+        for host in self._host.values():
+            host.free()
+        for memory in self._memory.values():
+            memory.free()
+
+    def _choose(self, profile: int) -> None:
+        if profile == self._profile:
+            return
+        self._require(
+            self.context.set_optimization_profile_async(profile, self._stream.handle),
+            f"optimization profile {profile} cannot be chosen",
+        )
+        self._stream.synchronize()
+        self._profile = profile
+
+    def _bind_output(self, spec: TensorSpec) -> None:
+        shape = tuple(self.context.get_tensor_shape(spec.name))
+        dtype = numpy_dtype(spec.dtype)
+        if spec.name in self._on_host:
+            self._address(spec.name, self._host[spec.name].view(_upper(shape), dtype).ctypes.data)
+        elif any(size < 0 for size in shape):
+            # The shape depends on the data: TensorRT asks for memory while it runs.
+            allocator = self._allocators.setdefault(spec.name, _output_allocator(self._trt)(self._memory[spec.name]))
+            self._require(
+                self.context.set_output_allocator(spec.name, allocator),
+                f"output {spec.name!r} takes no allocator",
+            )
+        else:
+            count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            self._address(spec.name, self._memory[spec.name].reserve(max(count, 1)))
+
+    def _output_shape(self, name: str) -> tuple[int, ...]:
+        allocator = self._allocators.get(name)
+        return allocator.shape if allocator else tuple(self.context.get_tensor_shape(name))
+
+    def _address(self, name: str, address: int) -> None:
+        self._require(self.context.set_tensor_address(name, address), f"tensor {name!r} takes no address")
+
+    def _require(self, ok: Any, what: str) -> None:
+        if not ok:
+            raise EngineError(self._name, what)
+
+
+def _upper(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(size, 1) for size in shape)
+
+
+def _output_allocator(trt: Any) -> Any:
+    """An output allocator class over a :class:`DeviceBuffer`; its callbacks never raise."""
+
+    class OutputAllocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self, memory: DeviceBuffer) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self._memory = memory
+            self.address = 0
+            self.shape: tuple[int, ...] = ()
+
+        def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
+            try:
+                self.address = self._memory.reserve(max(size, 1))
+            except EngineError:
+                return 0  # TensorRT then fails with an error of its own
+            return self.address
+
+        def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            return self.reallocate_output(tensor_name, memory, size, alignment)
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+    return OutputAllocator
