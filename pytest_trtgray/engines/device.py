@@ -39,6 +39,7 @@ def find_gpu(index: int = 0) -> DeviceInfo | None:
         kind="gpu",
         sm=f"sm_{major.value}{minor.value}",
         memory_bytes=memory.value,
+        index=index,
         details={"cuda_driver_api": f"{version.value // 1000}.{version.value % 1000 // 10}"},
     )
 
@@ -65,6 +66,16 @@ def no_gpu_reason(index: int = 0) -> str:
     count = ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
     return f"no CUDA device {index} ({count.value} visible)"
+
+
+def pci_bus_id(index: int = 0) -> str:
+    """PCI bus id of a CUDA device, which tools that count differently understand; ``""`` if there is none."""
+    driver = _load_driver()
+    device = ctypes.c_int()
+    if driver is None or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return ""
+    text = ctypes.create_string_buffer(32)
+    return text.value.decode() if driver.cuDeviceGetPCIBusId(text, len(text), device) == 0 else ""
 
 
 def available_cores() -> int:

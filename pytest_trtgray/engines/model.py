@@ -156,6 +156,7 @@ class DeviceInfo:
         kind: ``gpu`` or ``cpu``.
         sm: compute capability as ``sm_90``; empty for a CPU.
         memory_bytes: total device memory.
+        index: CUDA device index.
         details: context that is recorded and shown, never used for look-up (driver, cores, ...).
     """
 
@@ -163,6 +164,7 @@ class DeviceInfo:
     kind: str
     sm: str = ""
     memory_bytes: int = 0
+    index: int = 0
     details: Mapping[str, str] = field(default_factory=dict)
 
 

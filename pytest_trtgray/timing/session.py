@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_trtgray.engines.base import Engine, Feed, TimingContext
 from pytest_trtgray.engines.model import Layer
+from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.gate import Run, Session
 
 WARMUP_MIN_RUNS = 3
@@ -66,7 +67,8 @@ def measure_run(
     for _ in range(plan.sessions):
         session, layers = measure_session(engine, feed, plan.iterations, disturbed=disturbed)
         sessions.append(session)
-    return Run(sessions, context), layers
+    state = telemetry.read(engine.info.device)
+    return Run(sessions, {**context, **(state.context() if state else {})}), layers
 
 
 def measure_session(
@@ -74,17 +76,27 @@ def measure_session(
 ) -> tuple[Session, tuple[Layer, ...]]:
     """One session: the engine in one fresh context, its layers in another."""
     engine.require_runnable()
+    device = engine.info.device
+    before = telemetry.read(device)
     with engine.timing_context(feed, profiled=False) as plain:
         steady_us = _warm_up(plain)
         count = iterations or _affordable(steady_us)
         latency = [plain.run() for _ in range(count)]
+        busy = telemetry.read(device)
     with engine.timing_context(feed, profiled=True) as profiled:
         _warm_up(profiled)
         for _ in range(count):
             profiled.run()
         times = profiled.layer_times()[-count:]
     layers, table = _tabulate(engine.layers, times)
-    return Session.from_samples(table, latency, layers=layers, disturbed=disturbed), layers
+    session = Session.from_samples(
+        table,
+        latency,
+        layers=layers,
+        clock_mhz=busy.sm_mhz if busy else None,
+        disturbed=disturbed or telemetry.first_disturbance((before, busy, telemetry.read(device))),
+    )
+    return session, layers
 
 
 def _warm_up(context: TimingContext) -> float:

@@ -59,6 +59,16 @@ class TestShapes:
         assert {1, 2, 7, 8, 9, 31, 32} <= set(drawn)
         assert len(set(drawn)) > 12
 
+    def test_where_kernels_change_among_many_sizes(self) -> None:
+        """By chance alone one of a thousand sizes would hardly ever be drawn."""
+        inputs = (TensorSpec("x", "float32", ("length",)),)
+        profile = {"x": ShapeRange((1,), (300,), (1000,))}
+        drawn = {shapes["x"][0] for shapes in examples(fuzz._shapes(inputs, (profile,), None), 400)}
+        corners = {1, 2, 299, 300, 301, 999, 1000} | {64 + step for step in (-1, 0, 1)} | {511, 512, 513}
+
+        assert len(corners & drawn) > len(corners) // 2
+        assert drawn - corners
+
     def test_failures_shrink_to_the_smallest_shape(self, mlp: Path) -> None:
         strategy = profile_shapes(ort_engine(mlp))
 

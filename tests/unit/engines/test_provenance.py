@@ -207,6 +207,13 @@ class TestTracing:
 
         assert trace_origins(original, optimised, []) == [set(), {"a"}, set(), {"b"}]
 
+    def test_what_was_folded_belongs_to_nobody(self) -> None:
+        """The product reads a constant with a name of its own, made of the transposed weight when it was loaded."""
+        original = [GraphNode("fold", "Transpose", ("w",), ("t",)), GraphNode("product", "MatMul", ("x", "t"), ("y",))]
+        optimised = [GraphNode("product", "MatMul", ("x", "packed"), ("y",))]
+
+        assert trace_origins(original, optimised, ["w"]) == [{"product"}]
+
     def test_nothing_optimised_away_is_lost_between_layers(self) -> None:
         original = [
             GraphNode("conv", "Conv", ("x", "w"), ("t",)),
