@@ -149,6 +149,7 @@ class TensorRTEngine(Engine):
         self._device_index = device_index
         self._execution: Execution | None = None
         self._kernels: KernelCache | None = None
+        self._runtime_config: Any = None
         flavour: Flavour = "tensorrt_rtx" if self.header.runtime == "tensorrt_rtx" else "tensorrt"
         self.flavour = flavour
         check_version(path, self.header)
@@ -232,7 +233,11 @@ class TensorRTEngine(Engine):
             self._execution.close()
         if self._kernels is not None:
             self._kernels.save()
-        self._execution = self._kernels = self._engine = None
+        # what was made last goes first
+        self._execution = None
+        self._runtime_config = None
+        self._kernels = None
+        self._engine = None
 
     def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with SINK.collect("run") as records, self._explained(records):
@@ -281,6 +286,12 @@ class TensorRTEngine(Engine):
     def _create_context(self) -> Any:
         if not hasattr(self._engine, "create_runtime_config"):
             return self._engine.create_execution_context()
+        if self._runtime_config is None:
+            self._runtime_config = self._make_runtime_config()
+        return self._engine.create_execution_context(self._runtime_config)
+
+    def _make_runtime_config(self) -> Any:
+        """One configuration for all contexts of the engine; it has to live as long as they do."""
         trt = quiet_import(self.flavour)
         config = self._engine.create_runtime_config()
         if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
@@ -288,10 +299,9 @@ class TensorRTEngine(Engine):
             eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             config.dynamic_shapes_kernel_specialization_strategy = eager
         if hasattr(config, "set_runtime_cache"):
-            if self._kernels is None:
-                self._kernels = KernelCache(config, self._kernel_file())
+            self._kernels = KernelCache(config, self._kernel_file())
             config.set_runtime_cache(self._kernels.cache)
-        return self._engine.create_execution_context(config)
+        return config
 
     def _kernel_file(self) -> Path | None:
         """Beside an engine that was built here; nobody asked for a file beside the user's own."""

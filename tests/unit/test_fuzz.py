@@ -60,14 +60,13 @@ class TestShapes:
         assert len(set(drawn)) > 12
 
     def test_where_kernels_change_among_many_sizes(self) -> None:
-        """By chance alone one of a thousand sizes would hardly ever be drawn."""
+        """By chance alone these twelve of a million would hardly ever be drawn."""
         inputs = (TensorSpec("x", "float32", ("length",)),)
-        profile = {"x": ShapeRange((1,), (300,), (1000,))}
+        profile = {"x": ShapeRange((1,), (300_000,), (1_000_000,))}
         drawn = {shapes["x"][0] for shapes in examples(fuzz._shapes(inputs, (profile,), None), 400)}
-        corners = {1, 2, 299, 300, 301, 999, 1000} | {64 + step for step in (-1, 0, 1)} | {511, 512, 513}
+        corners = {place + step for place in (300_000, 2**13, 2**15, 2**17) for step in (-1, 0, 1)}
 
-        assert len(corners & drawn) > len(corners) // 2
-        assert drawn - corners
+        assert len(corners & drawn) >= 8
 
     def test_failures_shrink_to_the_smallest_shape(self, mlp: Path) -> None:
         strategy = profile_shapes(ort_engine(mlp))
