@@ -82,12 +82,14 @@ class BaselineStore:
         Raises:
             BaselineError: what is there cannot be understood, or the folder cannot be written.
         """
-        path = self.path(identity, test)
-        # Locks live outside the folder, which is checked in.
-        token = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+        # Locks live outside the folder, which is checked in; tests with one file name share one.
+        place = f"{self.root.resolve()}/{slug(identity)}/{file_stem(test)}"
+        token = hashlib.sha256(place.encode()).hexdigest()[:16]
         lock = Path(tempfile.gettempdir()) / "trtgray-locks" / f"{token}.lock"
+        path = self.root / slug(identity)
         try:
             with locked(lock):
+                path = self.path(identity, test)
                 old = read_file(path) if path.exists() else None
                 new = change(old or BaselineFile(test, engine, dict(identity)))
                 write_atomically(path, encode(new))

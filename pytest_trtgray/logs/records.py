@@ -94,15 +94,17 @@ class LogSink:
 
 
 def _drop_chatter(records: deque[Record]) -> None:
-    """Make room: the oldest message that is no problem goes, or the oldest of all if all are problems."""
+    """Make room for a tenth more: the oldest messages that are no problems go; the oldest of all if all are."""
+    room = max(MAX_RECORDS // 10, 1)
     kept: list[Record] = []
-    while records and records[0].severity in ("internal_error", "error", "warning"):
-        kept.append(records.popleft())
-    if records:
-        records.popleft()
-    else:
-        kept.pop(0)
-    records.extendleft(reversed(kept))
+    for record in records:
+        is_problem = record.severity in ("internal_error", "error", "warning")
+        if is_problem or room == 0:
+            kept.append(record)
+        else:
+            room -= 1
+    records.clear()
+    records.extend(kept[-MAX_RECORDS:])
 
 
 SINK = LogSink()

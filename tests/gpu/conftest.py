@@ -15,6 +15,8 @@ RUNTIMES = ("tensorrt_rtx", "tensorrt")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     reason = no_gpu_reason() if find_gpu() is None else ""
+    # These run pytest in other processes, to which this process would be a disturbance once it uses the GPU.
+    items.sort(key=lambda item: item.path.name != "test_suite_gpu.py")
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.gpu)
