@@ -1,4 +1,7 @@
-"""The ``trt_*`` fixtures: thin; what they do lives in the rooms behind them."""
+"""The ``trt_*`` fixtures: thin; what they do lives in the rooms behind them.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.state import trt_session
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The engine of ``--trt-engine``; a test that uses it runs once for each."""
     session = trt_session(request.config)
     if not hasattr(request, "param"):
+        from pytest_trtgray.outcomes import skip_test
+
         skip_test("trt_engine: no engine given; run pytest --trt-engine=model.onnx")
     session.current = session.engine_of(request.param)
     yield session.current
@@ -67,6 +71,8 @@ def trt_profiler(request: pytest.FixtureRequest) -> Profiler:
 
     session = trt_session(request.config)
     if session.settings.timing == "off":
+        from pytest_trtgray.outcomes import skip_test
+
         skip_test("trt_profiler: switched off by --trt-timing=off")
     return Profiler(session, request.node)
 

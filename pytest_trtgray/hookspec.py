@@ -1,4 +1,7 @@
-"""Hooks that a ``conftest.py`` may implement."""
+"""Hooks that a ``conftest.py`` may implement.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

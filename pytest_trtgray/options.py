@@ -1,10 +1,16 @@
-"""Options, ini values and markers, with help that a newcomer understands."""
+"""Options, ini values and markers, with help that a newcomer understands.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any, Literal
 
 import pytest
+
+IniType = Literal["string", "float", "int", "args"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -16,6 +22,33 @@ MARKERS = (
     "checks; tolerance=0.1 accepts layers 10 % slower",
     "trt_shapes(**shapes): input shapes of this test, such as x=(8, 3, 224, 224)",
 )
+
+
+INI: tuple[tuple[str, IniType, Any, str], ...] = (
+    ("trt_baseline_dir", "string", "baselines", "Folder of baselines, relative to the ini file"),
+    ("trt_on_missing", "string", "fail", "What a missing baseline does: fail (default), skip, or record"),
+    (
+        "trt_inconclusive",
+        "string",
+        "warn",
+        "What an inconclusive timing verdict does: warn (default; shown at the end), skip, or fail",
+    ),
+    ("trt_false_alarm_rate", "float", 0.01, "Chance that a run without any change fails on timing"),
+    ("trt_layer_tolerance", "float", 0.03, "A layer may be slower by this part"),
+    ("trt_engine_tolerance", "float", 0.02, "An engine may be slower by this part"),
+    ("trt_sessions", "int", 3, "Fresh execution contexts a timing run"),
+    ("trt_iterations", "int", 0, "Inferences a session; 0: as many as are worth it"),
+    ("trt_rtol", "float", None, "Relative tolerance of outputs; default: by precision"),
+    ("trt_atol", "float", None, "Absolute tolerance of outputs; default: by precision"),
+    ("trt_cache_dir", "string", ".trtgray_cache", "Folder of built engines, relative to the ini file"),
+    (
+        "trt_identity",
+        "args",
+        [],
+        "Fields that decide which baseline is used: device sm runtime version precision (default: all)",
+    ),
+)
+"""Name, type, default and help of every ini value."""
 
 
 class _NotYet(argparse.Action):
@@ -110,37 +143,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 def add_ini(parser: pytest.Parser) -> None:
     """Declare everything in the ini file."""
-    add = parser.addini
-    add("trt_baseline_dir", "Folder of baselines, relative to the ini file", default="baselines")
-    add(
-        "trt_on_missing",
-        "What a missing baseline does: fail (default), skip, or record",
-        default="fail",
-    )
-    add(
-        "trt_inconclusive",
-        "What an inconclusive timing verdict does: warn (default; shown at the end), skip, or fail",
-        default="warn",
-    )
-    add(
-        "trt_false_alarm_rate",
-        "Chance that a run without any change fails on timing",
-        type="float",
-        default=0.01,
-    )
-    add("trt_layer_tolerance", "A layer may be slower by this part", type="float", default=0.03)
-    add("trt_engine_tolerance", "An engine may be slower by this part", type="float", default=0.02)
-    add("trt_sessions", "Fresh execution contexts a timing run", type="int", default=3)
-    add("trt_iterations", "Inferences a session; 0: as many as are worth it", type="int", default=0)
-    add("trt_rtol", "Relative tolerance of outputs; default: by precision", type="float", default=None)
-    add("trt_atol", "Absolute tolerance of outputs; default: by precision", type="float", default=None)
-    add("trt_cache_dir", "Folder of built engines, relative to the ini file", default=".trtgray_cache")
-    add(
-        "trt_identity",
-        "Fields that decide which baseline is used: device sm runtime version precision (default: all)",
-        type="args",
-        default=[],
-    )
+    for name, kind, default, text in INI:
+        parser.addini(name, text, type=kind, default=default)
 
 
 def add_update_alias(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trtgray.reporting.command import WORKER_KEY, original_args
+from pytest_trtgray.state import settings_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.session import TrtSession
@@ -32,6 +33,21 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     session.used_folders.update(seen["folders"])
     session.written.extend(path for path in seen["written"] if path not in session.written)
     session.remarks.extend(remark for remark in seen["remarks"] if remark not in session.remarks)
+
+
+def check_parallel(config: pytest.Config) -> None:
+    """Refuse to record beside other workers.
+
+    Raises:
+        pytest.UsageError: ``-n`` and an option that writes or deletes baselines.
+    """
+    settings = settings_of(config)
+    workers = getattr(config.option, "numprocesses", None) or 0
+    if workers > 1 and (settings.update or settings.prune):
+        raise pytest.UsageError(
+            "--update-baselines and --trt-prune-baselines do not go with -n: times taken beside other workers "
+            "are no baseline.\n  Record without -n (or with -n0)."
+        )
 
 
 def send_to_controller(config: pytest.Config, session: TrtSession | None) -> None:

@@ -1,32 +1,23 @@
-"""Hooks and options. Imports the standard library and pytest only: it is loaded in every run of pytest."""
+"""The plugin's entry point: options, markers, fixtures. Everything else is loaded where it is used.
+
+It is part of every run of pytest, so it imports the standard library and pytest only, and little of that.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_trtgray.errors import NotRunnableError, TrtGrayError
-from pytest_trtgray.outcomes import fail_test, skip_test
-from pytest_trtgray.settings import ActiveTest, activated, read_settings
-from pytest_trtgray.state import session_key, settings_key, trt_session
-
-BUILTIN = Path(__file__).parent / "suite" / "builtin.py"
+UNUSED: tuple[Any, ...] = (None, [], False, 0, "auto", "gate")
+"""Values of our options that ask for nothing."""
 FIXTURES = frozenset(
-    {
-        "trt_build",
-        "trt_compare",
-        "trt_device",
-        "trt_engine",
-        "trt_log",
-        "trt_profiler",
-        "trt_shadow",
-        "trt_structure",
-    }
+    f"trt_{name}" for name in ("build", "compare", "device", "engine", "log", "profiler", "shadow", "structure")
 )
+RUNNING = "trtgray-running"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -55,188 +46,56 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register markers and fixtures; read the settings."""
+    """Register markers and fixtures; check the settings if there are any."""
+    from pytest_trtgray import fixtures
     from pytest_trtgray.options import MARKERS
 
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    from pytest_trtgray import fixtures
-
     config.pluginmanager.register(fixtures, "trtgray-fixtures")
-    try:
-        config.stash[settings_key] = read_settings(config)
-    except TrtGrayError as error:
-        raise pytest.UsageError(error.message) from None
-    _check_parallel(config)
+    if is_configured(config):
+        from pytest_trtgray import running
+        from pytest_trtgray.parallel import check_parallel
+
+        check_parallel(config)
+        config.pluginmanager.register(running, RUNNING)
     if getattr(config.option, "numprocesses", None):
         from pytest_trtgray import parallel
 
         config.pluginmanager.register(parallel, "trtgray-parallel")
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """One line, only if the plugin is used."""
-    settings = config.stash[settings_key]
-    if not settings.is_used and config.get_verbosity() < 1:
-        return None
-    from pytest_trtgray.reporting.terminal import header
-
-    return header(settings)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Refuse unusable files and a missing GPU before anything runs."""
-    if hasattr(session.config, "workerinput"):
-        return  # the controller has looked
-    settings = session.config.stash[settings_key]
-    if not (settings.engines or settings.onnx or settings.require_gpu):
-        return
-    from pytest_trtgray.preflight import check_everything
-
-    try:
-        check_everything(settings)
-    except TrtGrayError as error:
-        raise pytest.UsageError(error.message) from None
-
-
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect the built-in suite where it is named: ``--pyargs pytest_trtgray.suite.builtin``."""
-    if file_path != BUILTIN:
-        return None
-    from pytest_trtgray.suite.collector import suite_module
-
-    return suite_module(parent)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that use ``trt_engine`` once for every ``--trt-engine``."""
-    if "trt_engine" not in metafunc.fixturenames:
-        return
-    engines = metafunc.config.stash[settings_key].engines
-    if engines:
-        metafunc.parametrize(
-            "trt_engine", engines, ids=[engine.name for engine in engines], indirect=True, scope="session"
-        )
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the built-in suite where the user has no tests; gate on markers; note what was collected."""
-    settings = config.stash[settings_key]
-    if settings.engines and not items and not session.testsfailed:
-        from pytest_trtgray.suite.collector import collect_suite
+    """Load the rest where a test needs it."""
+    if not config.pluginmanager.hasplugin(RUNNING):
+        if not any(_uses_plugin(item) for item in items):
+            return
+        from pytest_trtgray import running
 
-        items[:] = collect_suite(session)
-    if any(marker.name.startswith("trt_") for item in items for marker in item.iter_markers()):
-        from pytest_trtgray.gating import gate
+        config.pluginmanager.register(running, RUNNING)
+    from pytest_trtgray.running import prepare
 
-        try:
-            gate(items, settings)
-        except TrtGrayError as error:
-            raise pytest.UsageError(error.message) from None
-    users = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
-    if users:
-        from pytest_trtgray.fuzzing import relax_deadlines
-
-        relax_deadlines(users)
-        trt_session(config).note_collected(items)
-    if settings.engines and not any("trt_engine" in getattr(item, "fixturenames", ()) for item in items):
-        trt_session(config).remarks.append(
-            "no collected test uses trt_engine, so --trt-engine had no effect; the built-in suite runs beside other "
-            "tests with --pyargs pytest_trtgray.suite.builtin"
-        )
+    prepare(session, items)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Files that a test names are looked for beside it first."""
-    config = item.config
-    folders = (item.path.parent, config.rootpath, config.invocation_params.dir)
-    with activated(ActiveTest(folders, config.stash[settings_key].shapes)):
-        return (yield)
+def is_configured(config: pytest.Config) -> bool:
+    """Whether an option or an ini value says anything to this plugin."""
+    from pytest_trtgray.options import INI
+
+    given = any(name.startswith("trt_") and value not in UNUSED for name, value in vars(config.option).items())
+    return given or any(config.getini(name) != default for name, _, default, _ in INI)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
-    """An engine that this machine cannot run skips the test; any other refusal is one clear message."""
-    with _as_outcome(item, keep_traceback=False):
-        return (yield)
+def uses_fixtures(item: pytest.Item) -> bool:
+    """Whether a test asks for one of our fixtures."""
+    return not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """As above; and baselines are written only after the whole test has passed."""
-    session = item.config.stash.get(session_key, None)
-    try:
-        with (
-            _as_outcome(item, keep_traceback=not getattr(item, "is_trt_suite", False)),
-            _without_source(item),
-        ):
-            result = yield
-            if session is not None:
-                session.commit(item)
-            return result
-    finally:
-        if session is not None:
-            session.attach_properties(item)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Find obsolete baselines; write the JSON report."""
-    if _has_results(session.config):
-        from pytest_trtgray.reporting.final import finish
-
-        finish(session.config)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One short section at the end."""
-    if _has_results(config):
-        from pytest_trtgray.reporting.terminal import write_summary
-
-        write_summary(terminalreporter, config)
-
-
-def _has_results(config: pytest.Config) -> bool:
-    """Whether any test used the plugin, or its JSON was asked for."""
-    settings = config.stash.get(settings_key, None)
-    return session_key in config.stash or (settings is not None and settings.json_path is not None)
-
-
-@contextlib.contextmanager
-def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, None, None]:
-    try:
-        yield
-    except NotRunnableError as error:
-        if item.config.stash[settings_key].require_gpu:
-            fail_test(error.message)
-        skip_test(f"{error.thing}: {error.reason}")
-    except TrtGrayError as error:
-        if keep_traceback:
-            raise
-        fail_test(error.message)
-
-
-@contextlib.contextmanager
-def _without_source(item: pytest.Item) -> Generator[None, None, None]:
-    """Show what a built-in test found, not the lines of the built-in test."""
-    try:
-        yield
-    except AssertionError as error:
-        if not getattr(item, "is_trt_suite", False):
-            raise
-        fail_test(str(error))
-
-
-def _check_parallel(config: pytest.Config) -> None:
-    settings = config.stash[settings_key]
-    workers = getattr(config.option, "numprocesses", None) or 0
-    if workers > 1 and (settings.update or settings.prune):
-        raise pytest.UsageError(
-            "--update-baselines and --trt-prune-baselines do not go with -n: times taken beside other workers "
-            "are no baseline.\n  Record without -n (or with -n0)."
-        )
+def _uses_plugin(item: pytest.Item) -> bool:
+    # a Hypothesis test may draw from profile_feeds("model.onnx") without any fixture
+    return (
+        uses_fixtures(item)
+        or any(marker.name.startswith("trt_") for marker in item.iter_markers())
+        or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    )

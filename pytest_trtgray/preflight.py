@@ -14,6 +14,8 @@ def check_everything(settings: Settings) -> None:
     """
     if settings.require_gpu:
         _require_gpu(settings)
+    if not (settings.engines or settings.onnx):
+        return
     from pytest_trtgray.engines.loading import check_file, is_engine_file
 
     for request in settings.engines:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_trtgray.errors import ModelError, TrtGrayError
 
@@ -21,16 +20,14 @@ class OptionError(TrtGrayError):
     """An option or ini value does not make sense."""
 
 
-@dataclass(frozen=True)
-class EngineRequest:
+class EngineRequest(NamedTuple):
     """One ``--trt-engine``: a name for test ids, and a file."""
 
     name: str
     path: Path
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this size takes 4 ms to define
     """See the options' and ini values' help texts for each field."""
 
     engines: tuple[EngineRequest, ...]
@@ -103,12 +100,17 @@ def read_settings(config: pytest.Config) -> Settings:
     )
 
 
-@dataclass
 class ActiveTest:
-    """Where files named in a test are looked for, and which shapes the command line gives."""
+    """Where files named in a test are looked for, and which shapes the command line gives.
 
-    folders: tuple[Path, ...] = field(default_factory=lambda: (Path.cwd(),))
-    shapes: tuple[ShapeRequest, ...] = ()
+    Args:
+        folders: in order; the current folder by default.
+        shapes: of the command line.
+    """
+
+    def __init__(self, folders: tuple[Path, ...] = (), shapes: tuple[ShapeRequest, ...] = ()) -> None:
+        self.folders = folders or (Path.cwd(),)
+        self.shapes = shapes
 
     def find_file(self, path: str | Path) -> Path:
         """The file that a test means by ``path``.

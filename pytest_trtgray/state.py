@@ -1,4 +1,7 @@
-"""Where a run of pytest keeps its settings and session. Standard library and pytest only."""
+"""Where a run of pytest keeps its settings and session.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trtgray.settings import Settings
-
 if TYPE_CHECKING:
     from pytest_trtgray.session import TrtSession
+    from pytest_trtgray.settings import Settings
 
-settings_key = pytest.StashKey[Settings]()
+settings_key = pytest.StashKey["Settings"]()
 session_key = pytest.StashKey["TrtSession"]()
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings of this run of pytest, read when first needed.
+
+    Raises:
+        pytest.UsageError: an option or ini value does not make sense.
+    """
+    if settings_key not in config.stash:
+        from pytest_trtgray.errors import TrtGrayError
+        from pytest_trtgray.settings import read_settings
+
+        try:
+            config.stash[settings_key] = read_settings(config)
+        except TrtGrayError as error:
+            raise pytest.UsageError(error.message) from None
+    return config.stash[settings_key]
 
 
 def trt_session(config: pytest.Config) -> TrtSession:
@@ -20,5 +39,5 @@ def trt_session(config: pytest.Config) -> TrtSession:
     if session_key not in config.stash:
         from pytest_trtgray.session import TrtSession
 
-        config.stash[session_key] = TrtSession(config, config.stash[settings_key])
+        config.stash[session_key] = TrtSession(config, settings_of(config))
     return config.stash[session_key]

@@ -33,7 +33,7 @@ class FinalState:
 
 def finish(config: pytest.Config) -> None:
     """Do it, in the process that reports to the user; never raises."""
-    from pytest_trtgray.state import session_key, settings_key
+    from pytest_trtgray.state import session_key, settings_of
 
     session = config.stash.get(session_key, None)
     if hasattr(config, "workerinput"):
@@ -43,13 +43,13 @@ def finish(config: pytest.Config) -> None:
         return
     state = FinalState()
     config.stash[final_key] = state
-    settings = config.stash.get(settings_key, None)
+    settings = settings_of(config)
     if session is not None:
         state.written = list(session.written)
         state.remarks = list(session.remarks)
         _sort_out_obsolete(config, session, state)
         session.close()
-    if settings is not None and settings.json_path is not None:
+    if settings.json_path is not None:
         try:
             write_json(config, settings.json_path)
         except (OSError, ValueError) as error:

@@ -39,21 +39,13 @@ VENDORS = {
         "outcomes.py",
         "parallel.py",
         "plugin.py",
+        "running.py",
         "session.py",
         "settings.py",
         "state.py",
     },
 }
-AT_START_UP = (
-    "__init__.py",
-    "errors.py",
-    "fixtures.py",
-    "options.py",
-    "outcomes.py",
-    "plugin.py",
-    "settings.py",
-    "state.py",
-)
+AT_START_UP = tuple(f"{name}.py" for name in ("__init__", "fixtures", "hookspec", "options", "plugin", "state"))
 HEAVY = {"numpy", "scipy", "onnx", "onnxruntime", "hypothesis", "polygraphy", "tensorrt", "ml_dtypes", "filelock"}
 
 

@@ -1,0 +1,172 @@
+"""Hooks of a run that uses the plugin; registered where an option, an ini value or a test asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.outcomes import fail_test, skip_test
+from pytest_trtgray.plugin import uses_fixtures
+from pytest_trtgray.settings import ActiveTest, activated
+from pytest_trtgray.state import session_key, settings_of, trt_session
+
+BUILTIN = Path(__file__).parent / "suite" / "builtin.py"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """One line, only if the plugin is used."""
+    settings = settings_of(config)
+    if not settings.is_used:
+        return None
+    from pytest_trtgray.reporting.terminal import header
+
+    return header(settings)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse unusable files and a missing GPU before anything runs."""
+    if hasattr(session.config, "workerinput"):
+        return  # the controller has looked
+    from pytest_trtgray.preflight import check_everything
+
+    try:
+        check_everything(settings_of(session.config))
+    except TrtGrayError as error:
+        raise pytest.UsageError(error.message) from None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the built-in suite where it is named: ``--pyargs pytest_trtgray.suite.builtin``."""
+    if file_path != BUILTIN:
+        return None
+    from pytest_trtgray.suite.collector import suite_module
+
+    return suite_module(parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use ``trt_engine`` once for every ``--trt-engine``."""
+    if "trt_engine" not in metafunc.fixturenames:
+        return
+    engines = settings_of(metafunc.config).engines
+    if engines:
+        metafunc.parametrize(
+            "trt_engine", engines, ids=[engine.name for engine in engines], indirect=True, scope="session"
+        )
+
+
+def prepare(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Add the built-in suite where the user has no tests; gate on markers; note what was collected."""
+    config = session.config
+    settings = settings_of(config)
+    if settings.engines and not items and not session.testsfailed:
+        from pytest_trtgray.suite.collector import collect_suite
+
+        items[:] = collect_suite(session)
+    if any(marker.name.startswith("trt_") for item in items for marker in item.iter_markers()):
+        from pytest_trtgray.gating import gate
+
+        try:
+            gate(items, settings)
+        except TrtGrayError as error:
+            raise pytest.UsageError(error.message) from None
+    users = [item for item in items if uses_fixtures(item)]
+    if users:
+        from pytest_trtgray.fuzzing import relax_deadlines
+
+        relax_deadlines(users)
+        trt_session(config).note_collected(items)
+    if settings.engines and not any("trt_engine" in getattr(item, "fixturenames", ()) for item in items):
+        trt_session(config).remarks.append(
+            "no collected test uses trt_engine, so --trt-engine had no effect; the built-in suite runs beside other "
+            "tests with --pyargs pytest_trtgray.suite.builtin"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Files that a test names are looked for beside it first."""
+    config = item.config
+    folders = (item.path.parent, config.rootpath, config.invocation_params.dir)
+    with activated(ActiveTest(folders, settings_of(config).shapes)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """An engine that this machine cannot run skips the test; any other refusal is one clear message."""
+    with _as_outcome(item, keep_traceback=False):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """As above; and baselines are written only after the whole test has passed."""
+    session = item.config.stash.get(session_key, None)
+    try:
+        with (
+            _as_outcome(item, keep_traceback=not getattr(item, "is_trt_suite", False)),
+            _without_source(item),
+        ):
+            result = yield
+            if session is not None:
+                session.commit(item)
+            return result
+    finally:
+        if session is not None:
+            session.attach_properties(item)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Find obsolete baselines; write the JSON report."""
+    if _has_results(session.config):
+        from pytest_trtgray.reporting.final import finish
+
+        finish(session.config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One short section at the end."""
+    if _has_results(config):
+        from pytest_trtgray.reporting.terminal import write_summary
+
+        write_summary(terminalreporter, config)
+
+
+def _has_results(config: pytest.Config) -> bool:
+    """Whether any test used the plugin, or its JSON was asked for."""
+    return session_key in config.stash or settings_of(config).json_path is not None
+
+
+@contextlib.contextmanager
+def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, None, None]:
+    try:
+        yield
+    except NotRunnableError as error:
+        if settings_of(item.config).require_gpu:
+            fail_test(error.message)
+        skip_test(f"{error.thing}: {error.reason}")
+    except TrtGrayError as error:
+        if keep_traceback:
+            raise
+        fail_test(error.message)
+
+
+@contextlib.contextmanager
+def _without_source(item: pytest.Item) -> Generator[None, None, None]:
+    """Show what a built-in test found, not the lines of the built-in test."""
+    try:
+        yield
+    except AssertionError as error:
+        if not getattr(item, "is_trt_suite", False):
+            raise
+        fail_test(str(error))
