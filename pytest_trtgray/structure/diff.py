@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_trtgray.engines.model import Layer
-from pytest_trtgray.findings import Finding, errors, failure_message
+from pytest_trtgray.findings import Finding, counted, errors, failure_message
 from pytest_trtgray.structure.matching import Matching, match_layers
 
 ACCEPT = "If the change is intended, accept it with --update-baselines and commit the new baseline."
@@ -61,14 +61,12 @@ def diff(old: Iterable[Layer], new: Iterable[Layer]) -> StructureDiff:
     )
     added = (_nodes(matching.added) | new_nodes) - old_nodes
     removed = (_nodes(matching.removed) | old_nodes) - new_nodes
+    disturbed = _disturbed(old_layers, removed) | _disturbed(new_layers, added)
     findings = [
         *_node_findings(matching, added, removed),
-        *_fusion_findings(
-            matching,
-            _disturbed(old_layers, removed) | _disturbed(new_layers, added),
-        ),
+        *_fusion_findings(matching, disturbed),
         *_precision_findings(matching),
-        *_advice(matching),
+        *_advice(matching, disturbed),
     ]
     return StructureDiff(matching, tuple(sorted(added)), tuple(sorted(removed)), tuple(findings))
 
@@ -164,23 +162,24 @@ def _precision_findings(matching: Matching) -> list[Finding]:
     return findings
 
 
-def _advice(matching: Matching) -> list[Finding]:
+def _advice(matching: Matching, disturbed: set[str]) -> list[Finding]:
     """What may cost time but does not make it another engine."""
     findings = []
-    kinds = Counter((old.kind, new.kind) for old, new in matching.pairs if old.kind != new.kind)
+    pairs = [(old, new) for old, new in matching.pairs if not new.onnx_nodes & disturbed]
+    kinds = Counter((old.kind, new.kind) for old, new in pairs if old.kind != new.kind)
     for (before, after), count in sorted(kinds.items()):
         findings.append(
             Finding(
                 severity="advice",
-                where=f"{count} layers",
-                what=f"{count} layers of kind {before} are {after} now",
+                where=counted(count, "layer"),
+                what=f"{counted(count, 'layer')} changed the kind from {before} to {after}",
                 rule="structure.kind-changed",
                 evidence={"layers": count},
             )
         )
     formats = [
         new.title
-        for old, new in matching.pairs
+        for old, new in pairs
         if [t.format for t in old.outputs] != [t.format for t in new.outputs]
         and all(t.format for t in (*old.outputs, *new.outputs))
     ]
@@ -189,7 +188,7 @@ def _advice(matching: Matching) -> list[Finding]:
             Finding(
                 severity="advice",
                 where=formats[0],
-                what=f"{len(formats)} layers write another memory format: {', '.join(formats[:3])}",
+                what=f"another memory format is written by {counted(len(formats), 'layer')}: {', '.join(formats[:3])}",
                 rule="structure.format-changed",
                 evidence={"layers": len(formats)},
             )
@@ -201,7 +200,7 @@ def _advice(matching: Matching) -> list[Finding]:
             Finding(
                 severity="advice",
                 where=f"{more} layers",
-                what=f"{more} more layers that only move data ({names})",
+                what=f"{counted(more, 'layer')} more to move data only ({names})",
                 rule="structure.copies-added",
                 evidence={"layers": more},
                 remedy="Copies and reformats between layers often mean a format or precision that does not fit.",

@@ -201,7 +201,14 @@ class TestAdvice:
 
         assert found.ok
         assert rules(found) == ["structure.kind-changed"]
-        assert found.findings[0].what == "2 layers of kind gemm are kgen now"
+        assert found.findings[0].what == "2 layers changed the kind from gemm to kgen"
+
+    def test_a_neighbour_of_an_inserted_node_is_no_change(self) -> None:
+        """That it takes its bias in, or not, is part of the insertion."""
+        old = [layer("a", "far"), layer("b", "x", kind="gemm"), layer("c", "end")]
+        new = [layer("a", "far"), layer("b", "x", kind="fusion"), layer("new", "inserted"), layer("c", "end")]
+
+        assert rules(diff(old, new)) == ["structure.node-added"]
 
     def test_another_memory_format(self) -> None:
         old, new = ([layer("a", "x", outputs=(LayerTensor("t", "float16", text),))] for text in ("(Linear)", "(NHWC)"))
