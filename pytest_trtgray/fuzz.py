@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import ShapeProfile, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import ShapeRequest, request_shapes, resolve_profiles
+from pytest_trtgray.engines.profiles import ShapeRequest, fitting_requests, request_shapes, resolve_profiles
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.settings import active
 
@@ -85,10 +85,7 @@ def _model_profiles(
 ) -> tuple[tuple[TensorSpec, ...], tuple[ShapeProfile, ...]]:
     state = path.stat()
     inputs = _model_inputs(path, state.st_mtime_ns, state.st_size)
-    # Options on the command line are for --trt-engine; they apply here if they are for this model.
-    names = {spec.name for spec in inputs}
-    fitting = tuple(request for request in shapes if set(request.opt) <= names)
-    profiles, _ = resolve_profiles(inputs, fitting)
+    profiles, _ = resolve_profiles(inputs, fitting_requests(inputs, shapes))
     return inputs, profiles
 
 

@@ -12,7 +12,7 @@ from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.compare import Arrays, Comparison, PerOutput
+    from pytest_trtgray.accuracy.compare import Comparison, PerOutput
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
@@ -65,12 +65,12 @@ class EngineFactory:
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
         from pytest_trtgray.engines.loading import is_engine_file
         from pytest_trtgray.engines.onnx_model import OnnxModel
+        from pytest_trtgray.engines.profiles import fitting_requests
 
         requests = self._session.settings.shapes
         if not requests or is_engine_file(file):
             return ()
-        names = {spec.name for spec in OnnxModel(file).inputs}
-        return tuple(request for request in requests if set(request.opt) <= names)
+        return fitting_requests(OnnxModel(file).inputs, requests)
 
 
 class ShadowFactory:
@@ -204,22 +204,14 @@ class Comparer:
         Returns:
             the comparison; nothing fails before ``.check()``.
         """
-        from pytest_trtgray.accuracy.compare import compare
+        from pytest_trtgray.findings import counted
 
         settings = self._session.settings
         if rtol is None and atol is None:
             rtol, atol = settings.rtol, settings.atol
         used = feed if feed is not None else default_feed(self._item, engine, shapes)
-        actual = engine.run(used)
-        comparison = compare(
-            actual,
-            reference.run(used),
-            rtol=rtol,
-            atol=atol,
-            per_output=per_output,
-            equal_nan=equal_nan,
-            dtypes=_declared_dtypes(engine, actual),
-            precision=working_precision(engine),
+        comparison = compare_on(
+            used, engine, reference, rtol=rtol, atol=atol, per_output=per_output, equal_nan=equal_nan
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
         self._session.report(
@@ -227,7 +219,7 @@ class Comparer:
             "outputs",
             engine,
             "pass" if comparison.ok else "differs",
-            f"{len(comparison.outputs)} output{'s' if len(comparison.outputs) != 1 else ''} against the reference, "
+            f"{counted(len(comparison.outputs), 'output')} against the reference, "
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
             relative_l2=worst,
@@ -288,16 +280,39 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
     return make_feed(engine.info.inputs, merged)
 
 
+def compare_on(
+    feed: Feed,
+    engine: Engine,
+    reference: Engine | Shadow | ShadowFactory,
+    *,
+    rtol: float | None,
+    atol: float | None,
+    per_output: PerOutput | None = None,
+    equal_nan: bool = False,
+) -> Comparison:
+    """Run an engine and its reference on one input and compare.
+
+    The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
+    """
+    from pytest_trtgray.accuracy.compare import compare
+
+    return compare(
+        engine.run(feed),
+        reference.run(feed),
+        rtol=rtol,
+        atol=atol,
+        per_output=per_output,
+        equal_nan=equal_nan,
+        dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
+        precision=working_precision(engine),
+    )
+
+
 def working_precision(engine: Engine) -> str:
     """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
     precision = engine.precision or "float16"
     is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
     return "tf32" if is_tensorrt and precision == "float32" else precision
-
-
-def _declared_dtypes(engine: Engine, actual: Arrays) -> dict[str, str]:
-    """An engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32."""
-    return {spec.name: spec.dtype for spec in engine.info.outputs if spec.name in actual}
 
 
 def _marked(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from typing import TYPE_CHECKING
+
+from pytest_trtgray.errors import NotRunnableError, ShapeError, TrtGrayError
 from pytest_trtgray.settings import Settings
+
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.onnx_model import OnnxModel
 
 
 def check_everything(settings: Settings) -> None:
@@ -16,16 +21,15 @@ def check_everything(settings: Settings) -> None:
         _require_gpu(settings)
     if not (settings.engines or settings.onnx):
         return
-    from pytest_trtgray.engines.loading import check_file, is_engine_file
+    from pytest_trtgray.engines.loading import check_file
 
-    for request in settings.engines:
-        check_file(request.path)
+    models = [check_file(request.path) for request in settings.engines]
     if settings.onnx is not None:
         check_file(settings.onnx)
     _check_runtime(settings)
-    for request in settings.engines:
-        if not is_engine_file(request.path):
-            _check_shapes(settings, request.path)
+    for model in models:
+        if model is not None:
+            _check_shapes(settings, model)
 
 
 def _require_gpu(settings: Settings) -> None:
@@ -46,15 +50,10 @@ def _check_runtime(settings: Settings) -> None:
         quiet_import(choose_runtime(LoadOptions(runtime=settings.runtime, device=settings.device)))  # type: ignore[arg-type]
 
 
-def _check_shapes(settings: Settings, path: object) -> None:
-    from pathlib import Path
-
-    from pytest_trtgray.engines.onnx_model import OnnxModel
+def _check_shapes(settings: Settings, model: OnnxModel) -> None:
     from pytest_trtgray.engines.profiles import resolve_profiles
-    from pytest_trtgray.errors import ShapeError
 
-    model = OnnxModel(Path(str(path)))
     try:
         resolve_profiles(model.inputs, settings.shapes)
     except TrtGrayError as error:
-        raise ShapeError(f"{path}: {error.thing}", error.reason, error.remedy) from error
+        raise ShapeError(f"{model.path}: {error.thing}", error.reason, error.remedy) from error

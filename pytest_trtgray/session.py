@@ -102,20 +102,12 @@ class TrtSession:
         """
         if self.settings.onnx is not None:
             return self.settings.onnx
-        model = getattr(engine, "model", None)
-        source = model.path if model is not None else self._source_of(engine)
-        if source is None:
+        if engine.model is None:
             raise NotRunnableError(
                 engine.info.name,
                 "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH",
             )
-        return Path(source)
-
-    def _source_of(self, engine: Engine) -> Path | None:
-        for (path, _, _), known in self._engines.items():
-            if known is engine and not is_engine_file(Path(path)):
-                return Path(path)
-        return None
+        return engine.model.path
 
     def close(self) -> None:
         """Release all engines."""

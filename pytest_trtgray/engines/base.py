@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.engines.dtypes import dtype_name
 from pytest_trtgray.engines.model import EngineInfo, Layer, coarsest
+from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.logs.records import Record
@@ -38,12 +40,14 @@ class Engine(ABC):
         records: what the runtime said while it built and loaded the engine.
         notes: what was assumed on the user's behalf, for the report.
         blocked: why this machine cannot run it; empty if it can.
+        model: the ONNX model behind it, where it is known.
     """
 
     info: EngineInfo
     records: Sequence[Record]
     notes: tuple[str, ...]
     blocked: str
+    model: OnnxModel | None
 
     @property
     @abstractmethod
@@ -126,7 +130,7 @@ class Engine(ABC):
         hint = f"near: {', '.join(near[:5])}" if near else f"nodes: {', '.join(nodes[:8])}, ..."
         raise KeyError(f"{self.info.name} has no layer for the ONNX node {name!r} ({hint})")
 
-    @property
+    @functools.cached_property
     def precision(self) -> str:
         """The coarsest precision of any layer; ``""`` where the layers are not known."""
         try:

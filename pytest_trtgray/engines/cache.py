@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trtgray.errors import EngineError
-from pytest_trtgray.files import dump_json, locked, write_atomically
+from pytest_trtgray.files import dump_json, locked, sha256_file, write_atomically
 
 SCHEMA = 1
 
@@ -102,10 +102,9 @@ class EngineCache:
         """The manifest of a whole, unchanged engine; ``None`` for anything else, which is built anew."""
         try:
             manifest = json.loads(path.with_suffix(".json").read_text("utf-8"))
-            content = path.read_bytes()
+            found = sha256_file(path)
         except (OSError, ValueError):
             return None
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             return None
-        intact = manifest.get("sha256") == hashlib.sha256(content).hexdigest()
-        return manifest if intact else None
+        return manifest if manifest.get("sha256") == found else None

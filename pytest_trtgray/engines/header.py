@@ -8,13 +8,16 @@ and version bytes in files of full TensorRT.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pytest_trtgray.errors import EngineError
 
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
 HEADER_BYTES = 64
-_FAMILIES = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
+_FAMILIES: Mapping[bytes, Flavour] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 _SIZE_OFFSET, _VERSION_OFFSET, _TARGETS_OFFSET = 16, 24, 32
 _TARGET_BITS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
 
@@ -30,7 +33,7 @@ class EngineHeader:
         targets: compute capabilities that it was compiled for (TensorRT for RTX only).
     """
 
-    runtime: str
+    runtime: Flavour
     version: str
     plan_bytes: int
     targets: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ fused layers and ``\x1e`` inside one; 8.x has no ``Metadata`` and joins ONNX nam
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -246,10 +245,3 @@ def _log_tensor(match: re.Match[str]) -> dict[str, str]:
         if found := re.search(pattern, match["rest"], re.DOTALL):
             tensor[field] = found[1]
     return tensor
-
-
-def parse_listing(text: str) -> list[Layer]:
-    """Layers of a JSON text or a ``Layers:`` log message."""
-    if text.lstrip().startswith("{"):
-        return layers_from_json(json.loads(text))
-    return layers_from_log([text])

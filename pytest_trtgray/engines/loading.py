@@ -17,7 +17,6 @@ from pytest_trtgray.errors import EngineError
 from pytest_trtgray.vendor import is_installed
 
 Runtime = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]
-RUNTIMES: tuple[Runtime, ...] = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
@@ -43,22 +42,25 @@ def is_engine_file(path: Path) -> bool:
     return path.suffix.lower() in ENGINE_SUFFIXES
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path) -> OnnxModel | None:
     """Refuse early what cannot work: a missing, empty, cut off or foreign file.
+
+    Returns:
+        the model of an ONNX file.
 
     Raises:
         ModelError: for an ONNX file.
         EngineError: for an engine file, also one that another version of TensorRT made.
     """
     if not is_engine_file(path):
-        OnnxModel(path)
-        return
+        return OnnxModel(path)
     if not path.is_file():
         reason = "is not a file" if path.exists() else "no such file"
         raise EngineError(path, reason, "Check the path; it is taken relative to the current folder.")
     from pytest_trtgray.engines.tensorrt import check_version
 
     check_version(path, read_header(path))
+    return None
 
 
 def load_engine(
@@ -101,7 +103,7 @@ def load_engine(
         )
     from pytest_trtgray.engines.tensorrt import BuildRequest, TensorRTEngine, build, version_of
 
-    flavour: Literal["tensorrt", "tensorrt_rtx"] = runtime
+    flavour = runtime
     request = BuildRequest(flavour, profiles)
     gpu = find_gpu(options.device)
     # TensorRT for RTX builds for several architectures at once and gives the same engine on every machine.

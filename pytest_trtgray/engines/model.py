@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 Dim = int | str
@@ -235,8 +235,3 @@ def static_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, ShapeRange]:
         shape = tuple(int(dim) for dim in spec.shape)
         profile[spec.name] = ShapeRange(shape, shape, shape)
     return profile
-
-
-def with_limits(spec: TensorSpec, limits: tuple[float, float] | None) -> TensorSpec:
-    """A copy of ``spec`` that knows the range of sensible values."""
-    return replace(spec, limits=limits)

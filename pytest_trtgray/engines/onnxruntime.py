@@ -40,8 +40,6 @@ _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TOKEN = re.compile(r"_token_\d+$")
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _WARNING, _ERROR = 2, 3
-# Said by ONNX Runtime when we ask it to write its optimised graph down, which no user did.
-_OWN_NOISE = "Serializing optimized model with Graph Optimization level greater than"
 
 
 class OnnxRuntimeEngine(Engine):
@@ -59,6 +57,8 @@ class OnnxRuntimeEngine(Engine):
     Raises:
         EngineError: the model cannot be loaded, or another provider was used silently.
     """
+
+    model: OnnxModel
 
     def __init__(
         self,

@@ -67,6 +67,12 @@ def request_shapes(min_shapes: str, opt_shapes: str, max_shapes: str) -> ShapeRe
     return ShapeRequest(parse_shapes(min_shapes), parse_shapes(opt_shapes), parse_shapes(max_shapes))
 
 
+def fitting_requests(inputs: Sequence[TensorSpec], requests: Sequence[ShapeRequest]) -> tuple[ShapeRequest, ...]:
+    """The command line's shapes are for ``--trt-engine``; for another model only those that name its inputs."""
+    names = {spec.name for spec in inputs}
+    return tuple(request for request in requests if set(request.opt) <= names)
+
+
 def resolve_profiles(
     inputs: Sequence[TensorSpec], requests: Sequence[ShapeRequest]
 ) -> tuple[tuple[ShapeProfile, ...], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ from pytest_trtgray.engines.base import Engine, Feed, TimingContext
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
-from pytest_trtgray.engines.header import EngineHeader, read_header
+from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
 from pytest_trtgray.engines.layer_listing import (
     datatype,
     layers_from_json,
@@ -42,8 +42,6 @@ from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK, LogSeverity, Record, problems
 from pytest_trtgray.vendor import is_installed, quiet_import
-
-Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 PRODUCT = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 _SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
@@ -143,6 +141,7 @@ class TensorRTEngine(Engine):
         device_index: int = 0,
     ) -> None:
         self.path = path
+        self.model = model
         self.header = read_header(path)
         self.notes = notes
         self._facts = facts or {}
@@ -150,8 +149,7 @@ class TensorRTEngine(Engine):
         self._execution: Execution | None = None
         self._kernels: KernelCache | None = None
         self._runtime_config: Any = None
-        flavour: Flavour = "tensorrt_rtx" if self.header.runtime == "tensorrt_rtx" else "tensorrt"
-        self.flavour = flavour
+        flavour = self.flavour = self.header.runtime
         check_version(path, self.header)
         device = find_gpu(device_index)
         self.blocked = (
@@ -382,7 +380,7 @@ def check_version(path: Path, header: EngineHeader) -> None:
     Raises:
         EngineError: says which version made it and which is installed.
     """
-    flavour: Flavour = "tensorrt_rtx" if header.runtime == "tensorrt_rtx" else "tensorrt"
+    flavour = header.runtime
     product = PRODUCT[flavour]
     try:
         installed = version_of(flavour)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, working_precision
+from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
@@ -95,7 +95,6 @@ class Fuzz:
         self._engine = engine
         self._shadow = shadow
         self._rtol, self._atol = rtol, atol
-        self._precision = working_precision(engine)
         self._deadline = time.monotonic() + FUZZ_BUDGET_S
         self._failed: Any = None
         self.tried: set[str] = set()
@@ -189,18 +188,8 @@ class Fuzz:
         return search
 
     def _check(self, feed: Any) -> None:
-        from pytest_trtgray.accuracy.compare import compare
-
         __tracebackhide__ = True
-        actual = self._engine.run(feed)
-        comparison = compare(
-            actual,
-            self._shadow.run(feed),
-            rtol=self._rtol,
-            atol=self._atol,
-            dtypes={spec.name: spec.dtype for spec in self._engine.info.outputs},
-            precision=self._precision,
-        )
+        comparison = compare_on(feed, self._engine, self._shadow, rtol=self._rtol, atol=self._atol)
         self.tried.add(repr(sorted(feed.shapes.items())))
         if not comparison.ok:
             self._failed = feed

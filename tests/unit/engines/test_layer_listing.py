@@ -15,7 +15,6 @@ from pytest_trtgray.engines.layer_listing import (
     layers_to_rows,
     memory_from_log,
     onnx_nodes,
-    parse_listing,
 )
 from pytest_trtgray.engines.model import Layer, Memory
 from tests import recordings
@@ -167,7 +166,7 @@ class TestLog:
     def test_a_whole_log_ends_the_listing_where_it_ends(self) -> None:
         text = recordings.text("rtx14_mlp.log")
 
-        assert parse_listing(text[text.rindex("Layers:\n") :]) == layers_from_log(recordings.messages("rtx14_mlp"))
+        assert layers_from_log([text[text.rindex("Layers:\n") :]]) == layers_from_log(recordings.messages("rtx14_mlp"))
 
     def test_the_new_schema(self) -> None:
         read = layers_from_log(recordings.messages("rtx17_resnet18"))
