@@ -15,9 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from pytest_trtgray.engines.building import polygraphy_of
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.profiles import opt_shapes
-from pytest_trtgray.engines.tensorrt import TensorRTEngine, _layer_clock, _polygraphy
+from pytest_trtgray.engines.tensorrt import TensorRTEngine, _layer_clock
 from pytest_trtgray.feeds import make_feed
 from pytest_trtgray.vendor import quiet_import
 from tests import models
@@ -69,7 +70,7 @@ def main() -> None:
                 stop.synchronize()
                 return float(stop.time_since(start))
 
-            runner = _polygraphy(engine.flavour).trt.TrtRunner(engine._engine, name="runner")
+            runner = polygraphy_of(engine.flavour).trt.TrtRunner(engine._engine, name="runner")
             with runner:
                 loops = {"bare": bare, "plugin": plain.timed, "Polygraphy TrtRunner.infer": lambda: runner.infer(feed)}
                 compare("engine", loops)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from math import log2, prod, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import onnx
@@ -28,7 +28,17 @@ HIDDEN = 64
 HEADS = 4
 ENCODER_LAYERS = 3
 MAX_SEQUENCE = 64
-ENCODER_SHAPES = {
+
+
+class Shapes(TypedDict):
+    """An optimization profile in trtexec's notation."""
+
+    min_shapes: str
+    opt_shapes: str
+    max_shapes: str
+
+
+ENCODER_SHAPES: Shapes = {
     "min_shapes": "ids:1x1,mask:1x1",
     "opt_shapes": "ids:4x32,mask:4x32",
     "max_shapes": "ids:8x64,mask:8x64",

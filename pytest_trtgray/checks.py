@@ -17,7 +17,7 @@ from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.structure.diff import describe
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.gate import Baseline, Verdict, judge
-from pytest_trtgray.timing.session import Plan, measure_session
+from pytest_trtgray.timing.session import Plan, measure_sessions
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine, Feed
@@ -77,8 +77,7 @@ class BaselineCheck:
             layer_tolerance=self._settings.layer_tolerance if tolerance is None else tolerance,
             engine_tolerance=self._settings.engine_tolerance,
             more=lambda: [
-                measure_session(self._engine, feed, plan.iterations, disturbed=profile.run.disturbed)[0]
-                for _ in range(plan.sessions)
+                result.session for result in measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
             ],
         )
         self._conclude_timing(profile, verdict)

@@ -22,16 +22,23 @@ class Feed(dict[str, NDArray[Any]]):
     Args:
         arrays: the inputs.
         seed: that :func:`make_feed` was given.
+        shapes: that it was given.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], seed: int | None = None) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        seed: int | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         super().__init__(arrays)
         self.seed = seed
+        self._shapes = dict(shapes or {})
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every input."""
-        return {name: array.shape for name, array in self.items()}
+        """The shape of every input; the values of one whose values are sizes."""
+        return {name: self._shapes.get(name, array.shape) for name, array in self.items()}
 
     def __repr__(self) -> str:
         seed = f", seed={self.seed}" if self.seed is not None else ""
@@ -46,7 +53,7 @@ def make_feed(inputs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]
 
     Args:
         inputs: what the engine declares.
-        shapes: one shape an input.
+        shapes: one shape an input; for an input whose values are sizes, its values.
         seed: the same seed and shapes give the same arrays, on every machine.
 
     Raises:
@@ -56,11 +63,15 @@ def make_feed(inputs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]
     for spec in inputs:
         if spec.name not in shapes:
             raise ShapeError(spec.name, "no shape is given for this input")
+        if spec.is_shape:
+            given = tuple(dim for dim in spec.shape if isinstance(dim, int))
+            arrays[spec.name] = np.array(shapes[spec.name], numpy_dtype(spec.dtype)).reshape(given)
+            continue
         # One stream an input: adding an input leaves the others' values as they were.
         own = int.from_bytes(hashlib.sha256(spec.name.encode()).digest()[:8], "little")
         rng = np.random.Generator(np.random.PCG64([seed, own]))
         arrays[spec.name] = _values(spec, tuple(shapes[spec.name]), rng)
-    return Feed(arrays, seed)
+    return Feed(arrays, seed, {name: tuple(shape) for name, shape in shapes.items() if name in arrays})
 
 
 def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "trt_arch": ("min", "max"),
     "trt_requires": ("tensorrt", "tensorrt_rtx", "memory_gb", "precision", "runtime"),
-    "trt_timing": ("tolerance", "sessions", "iterations"),
+    "trt_timing": ("tolerance", "sessions", "iterations", "processes", "cuda_graph"),
 }
 _SM_OF_PRECISION = {"fp16": 53, "int8": 61, "tf32": 80, "bf16": 80, "fp8": 89, "fp4": 100}
 
@@ -119,7 +119,7 @@ def _version_reason(flavour: str, specifier: str) -> str:
         raise ValueError(f"{flavour}={specifier!r} is no version specifier; write '>=10.3'") from None
     if not is_installed(flavour):
         return f"needs {flavour} {specifier}, found none installed"
-    from pytest_trtgray.engines.tensorrt import version_of
+    from pytest_trtgray.engines.flavour import version_of
 
     found = version_of("tensorrt_rtx" if flavour == "tensorrt_rtx" else "tensorrt")
     return "" if wanted.contains(found, prereleases=True) else f"needs {flavour} {specifier}, found {found}"

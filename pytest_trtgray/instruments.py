@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.profile import Profile
+    from pytest_trtgray.timing.session import FirstCall, Plan
 
 Shapes = Mapping[str, tuple[int, ...]]
+RANDOM_CALIBRATION = 4
+"""Seeded inputs for a calibration to which the test gives none."""
 
 
 class EngineFactory:
@@ -36,6 +39,8 @@ class EngineFactory:
         *,
         name: str = "",
         runtime: str = "",
+        precision: str = "",
+        calibration: Sequence[Feed] = (),
         min_shapes: str = "",
         opt_shapes: str = "",
         max_shapes: str = "",
@@ -47,6 +52,12 @@ class EngineFactory:
                 the current folder.
             name: for reports; the file's stem by default.
             runtime: ``onnxruntime``, ``tensorrt`` or ``tensorrt_rtx``; as ``--trt-runtime`` by default.
+            precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``, made from an FP32 model: by a flag of the
+                builder where TensorRT has one (8.5 to 10), else by converting the model. What was really built is
+                read back from the layers; a precision that no layer, or not every heavy one, computes in is a
+                finding of every test of the engine.
+            calibration: inputs from which ``int8`` and ``fp8`` take their ranges, at the optimal shapes; a few
+                hundred real ones for a real accuracy. Without, four seeded random ones.
             min_shapes: smallest shapes in trtexec's notation, ``x:1x3x224x224``.
             opt_shapes: optimal shapes.
             max_shapes: largest shapes. Without the three, those of the command line if they are for this
@@ -55,12 +66,22 @@ class EngineFactory:
         Raises:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
         """
+        from pytest_trtgray.engines.base import to_numpy
+        from pytest_trtgray.engines.precision import CALIBRATED
         from pytest_trtgray.engines.profiles import request_shapes
 
         given = (min_shapes, opt_shapes, max_shapes)
         file = active().find_file(path)
         shapes = (request_shapes(*given),) if any(given) else self._fitting_shapes(file)
-        return self._session.load(file, name=name, runtime=runtime, shapes=shapes)
+        if precision:
+            _check_precision(file, precision)
+        feeds: tuple[Feed, ...] = tuple(
+            {input_name: to_numpy(input_name, value) for input_name, value in feed.items()} for feed in calibration
+        )
+        feeds = feeds or (_random_feeds(file, shapes) if precision in CALIBRATED else ())
+        return self._session.load(
+            file, name=name, runtime=runtime, shapes=shapes, precision=precision, calibration=feeds
+        )
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
         from pytest_trtgray.engines.loading import is_engine_file
@@ -79,13 +100,18 @@ class ShadowFactory:
     def __init__(self, session: TrtSession) -> None:
         self._session = session
 
-    def __call__(self, path: str | Path) -> Shadow:
+    def __call__(self, path: str | Path, *, on: str = "") -> Shadow:
         """The FP32 reference of an ONNX model.
+
+        Args:
+            path: looked for as by ``trt_build``.
+            on: ``cpu`` or ``cuda`` (ONNX Runtime), ``tensorrt`` (without TF32); as ``--trt-shadow`` by default.
 
         Raises:
             ModelError: the model cannot be used.
+            EngineError: it cannot be computed there.
         """
-        return self._session.shadow_of(active().find_file(path))
+        return self._session.shadow_of(active().find_file(path), on=on)
 
     @property
     def current(self) -> Shadow:
@@ -135,20 +161,17 @@ class Profiler:
         """
         from pytest_trtgray.baselines.identity import run_context
         from pytest_trtgray.checks import BaselineCheck
-        from pytest_trtgray.parallel import is_crowded
+        from pytest_trtgray.engines.profiles import requested
+        from pytest_trtgray.parallel import crowd
         from pytest_trtgray.timing.profile import Profile, layer_times
-        from pytest_trtgray.timing.session import Plan, measure_run
+        from pytest_trtgray.timing.session import measure_run
 
         engine.require_runnable()
         used = feed if feed is not None else default_feed(self._item, engine, shapes)
         marks = _marked(self._item, "trt_timing")
-        settings = self._session.settings
-        plan = Plan(
-            sessions or int(marks.get("sessions") or settings.sessions),
-            iterations or marks.get("iterations") or settings.iterations,
-        )
-        crowded = "other pytest-xdist workers ran at the same time" if is_crowded(self._item.config) else ""
-        run, layers = measure_run(engine, used, plan, context=run_context(engine), disturbed=crowded)
+        plan = self._plan(marks, sessions, iterations)
+        crowded = crowd(self._item.config, engine.info.device)
+        measured = measure_run(engine, used, plan, context=run_context(engine), disturbed=crowded)
 
         def check(profile: Profile) -> Any:
             __tracebackhide__ = True
@@ -161,12 +184,48 @@ class Profiler:
 
         return Profile(
             engine=engine.info,
-            shapes={name: tuple(array.shape) for name, array in used.items()},
-            run=run,
-            layers=layer_times(run, layers),
-            method=engine.timing_method,
+            shapes=requested(engine.info.inputs, used),
+            run=measured.run,
+            layers=layer_times(measured.run, measured.layers),
+            method={**engine.timing_method, **plan.method},
+            overheads=measured.overheads,
             checker=check,
             group_of=group_of,
+        )
+
+    def first_calls(
+        self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True
+    ) -> tuple[FirstCall, ...]:
+        """What the first inference at each shape costs, against the next ones: the jitter of a shape switch.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            shapes: in the order in which a fresh context sees them.
+            kept_kernels: whether kernels compiled by an earlier process may be used; without them, the times are
+                those of a machine that has never seen the engine.
+
+        Raises:
+            ShapeError: a shape is outside the profile.
+        """
+        from pytest_trtgray.engines.base import TimingOptions
+        from pytest_trtgray.timing.session import first_calls
+
+        engine.require_runnable()
+        feeds = [default_feed(self._item, engine, each) for each in shapes]
+        return first_calls(engine, feeds, TimingOptions(kept_kernels=kept_kernels))
+
+    def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
+        """What the call says, else the marker, else the command line and the ini file."""
+        from pytest_trtgray.engines.base import TimingOptions
+        from pytest_trtgray.timing.session import Plan
+
+        settings = self._session.settings
+        graph, processes = marks.get("cuda_graph"), marks.get("processes")
+        return Plan(
+            sessions or int(marks.get("sessions") or settings.sessions),
+            iterations or marks.get("iterations") or settings.iterations,
+            processes=settings.timing_processes if processes is None else bool(processes),
+            options=TimingOptions(cuda_graph=settings.cuda_graph if graph is None else bool(graph)),
         )
 
 
@@ -262,6 +321,31 @@ class StructureOf:
         from pytest_trtgray.checks import BaselineCheck
 
         return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
+
+
+def _check_precision(file: Path, precision: str) -> None:
+    from pytest_trtgray.engines.loading import is_engine_file
+    from pytest_trtgray.engines.precision import PRECISIONS
+
+    if precision not in PRECISIONS:
+        raise TrtGrayError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
+    if is_engine_file(file):
+        raise TrtGrayError(
+            str(file), f"is built already, and not in precision={precision!r} again", "Give the .onnx instead."
+        )
+
+
+def _random_feeds(file: Path, shapes: Sequence[Any]) -> tuple[Feed, ...]:
+    """Inputs to calibrate with where the test gives none; none for a model that is quantised already."""
+    from pytest_trtgray.engines.onnx_model import OnnxModel
+    from pytest_trtgray.engines.profiles import opt_shapes, resolve_profiles
+    from pytest_trtgray.feeds import make_feed
+
+    model = OnnxModel(file)
+    if model.is_quantised:
+        return ()
+    profiles, _ = resolve_profiles(model.inputs, tuple(shapes))
+    return tuple(make_feed(model.inputs, opt_shapes(profiles[0]), seed) for seed in range(RANDOM_CALIBRATION))
 
 
 def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Feed:

@@ -18,8 +18,8 @@ MARKERS = (
     "trt_requires(tensorrt=None, tensorrt_rtx=None, memory_gb=None, precision=None, runtime=None): run only "
     "where these are there: versions such as '>=10.3', GPU memory, a precision that the GPU has, the runtime "
     "in use",
-    "trt_timing(tolerance=None, sessions=None, iterations=None): limits and effort of this test's timing "
-    "checks; tolerance=0.1 accepts layers 10 % slower",
+    "trt_timing(tolerance=None, sessions=None, iterations=None, processes=None, cuda_graph=None): limits, effort "
+    "and method of this test's timing checks; tolerance=0.1 accepts layers 10 % slower",
     "trt_shapes(**shapes): input shapes of this test, such as x=(8, 3, 224, 224)",
 )
 
@@ -41,6 +41,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
     ("trt_rtol", "float", None, "Relative tolerance of outputs; default: by precision"),
     ("trt_atol", "float", None, "Absolute tolerance of outputs; default: by precision"),
     ("trt_cache_dir", "string", ".trtgray_cache", "Folder of built engines, relative to the ini file"),
+    (
+        "trt_tactic_sources",
+        "args",
+        [],
+        "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
+    ),
     (
         "trt_identity",
         "args",
@@ -102,7 +108,24 @@ def add_options(parser: pytest.Parser) -> None:
         default="auto",
         help="What builds and runs ONNX models. auto (default): TensorRT where there is a GPU, else ONNX Runtime",
     )
-    add("--trt-device", type=int, default=0, metavar="N", help="CUDA device. Default: 0")
+    add(
+        "--trt-device",
+        type=int,
+        metavar="N",
+        help="CUDA device. Default: 0; with pytest-xdist each worker takes another one",
+    )
+    add(
+        "--trt-shadow",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+        default="auto",
+        help="What computes the FP32 reference: ONNX Runtime on the CPU or on the GPU (cuda), or TensorRT in FP32 "
+        "without TF32. auto (default): cuda where onnxruntime-gpu and a GPU are there, else cpu",
+    )
+    add(
+        "--trt-allow-unlisted",
+        action="store_true",
+        help="Load engine files that engines.sha256 beside the baselines does not list. Engines are executable code",
+    )
     add(
         "--trt-update-baselines",
         action="store_true",
@@ -124,6 +147,16 @@ def add_options(parser: pytest.Parser) -> None:
         choices=("gate", "report", "off"),
         default="gate",
         help="gate (default): slower fails; report: slower is only shown; off: tests that measure are skipped",
+    )
+    add(
+        "--trt-timing-processes",
+        action="store_true",
+        help="Measure every timing session in a fresh process",
+    )
+    add(
+        "--trt-cuda-graph",
+        action="store_true",
+        help="Time the whole engine launched as a CUDA graph (layers are measured without)",
     )
     add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
     add(

@@ -10,6 +10,7 @@ from pytest_trtgray.reporting.command import WORKER_KEY, original_args
 from pytest_trtgray.state import settings_of
 
 if TYPE_CHECKING:
+    from pytest_trtgray.engines.model import DeviceInfo
     from pytest_trtgray.session import TrtSession
 
 OUTPUT_KEY = "trtgray"
@@ -64,7 +65,34 @@ def send_to_controller(config: pytest.Config, session: TrtSession | None) -> Non
     session.close()
 
 
-def is_crowded(config: pytest.Config) -> bool:
-    """Whether other workers run beside this one, so that times are not to be trusted."""
+def device_of_worker(config: pytest.Config) -> int:
+    """The CUDA device of this worker; 0 without pytest-xdist.
+
+    Workers take turns over the devices that the caller's ``CUDA_VISIBLE_DEVICES`` leaves visible. The variable
+    itself stays as it is: other tests in this process may want all GPUs.
+    """
     worker = getattr(config, "workerinput", None)
-    return worker is not None and int(worker.get("workercount", 1)) > 1
+    if worker is None:
+        return 0
+    from pytest_trtgray.engines.device import count_gpus
+
+    number = "".join(char for char in worker["workerid"] if char.isdigit())
+    return int(number or 0) % max(count_gpus(), 1)
+
+
+def crowd(config: pytest.Config, device: DeviceInfo | None) -> str:
+    """Why times are not to be trusted beside other workers; empty if they are.
+
+    Workers on GPUs of their own do not disturb each other; workers that share one, or the processor, do.
+    """
+    worker = getattr(config, "workerinput", None)
+    workers = int(worker.get("workercount", 1)) if worker is not None else 1
+    if workers == 1:
+        return ""
+    if device is None or device.kind != "gpu":
+        return "other pytest-xdist workers ran at the same time"
+    from pytest_trtgray.engines.device import count_gpus
+
+    given = settings_of(config).device_given
+    gpus = 1 if given else count_gpus()
+    return f"{workers} pytest-xdist workers shared {gpus} GPU{'s' if gpus > 1 else ''}" if workers > gpus else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trtgray.errors import NotRunnableError, ShapeError, TrtGrayError
@@ -21,15 +22,37 @@ def check_everything(settings: Settings) -> None:
         _require_gpu(settings)
     if not (settings.engines or settings.onnx):
         return
-    from pytest_trtgray.engines.loading import check_file
+    from pytest_trtgray.engines.loading import check_file, is_engine_file
 
     models = [check_file(request.path) for request in settings.engines]
+    for request in settings.engines:
+        if is_engine_file(request.path):
+            admit(request.path, settings)
     if settings.onnx is not None:
         check_file(settings.onnx)
     _check_runtime(settings)
     for model in models:
         if model is not None:
             _check_shapes(settings, model)
+
+
+def admit(path: Path, settings: Settings) -> None:
+    """Let an engine file pass to native code, or refuse it.
+
+    It passes if ``engines.sha256`` lists its content, or by an option: ``--update-baselines`` lists it,
+    ``--trt-allow-unlisted`` does not ask.
+
+    Raises:
+        EngineError: it is not listed, or has changed since.
+        BaselineError: the list cannot be read or written.
+    """
+    from pytest_trtgray.baselines.engine_list import EngineList
+
+    listed = EngineList(settings.baseline_dir)
+    if settings.update:
+        listed.add(path)
+    elif not settings.allow_unlisted:
+        listed.require(path)
 
 
 def _require_gpu(settings: Settings) -> None:

@@ -13,14 +13,16 @@ import pytest
 from pytest_trtgray.baselines.identity import identity_of, select, slug
 from pytest_trtgray.baselines.store import BaselineFile, BaselineStore
 from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_engine
+from pytest_trtgray.engines.precision import calibration_digest
 from pytest_trtgray.errors import NotRunnableError
 from pytest_trtgray.findings import Finding
+from pytest_trtgray.preflight import admit
 from pytest_trtgray.reporting.results import PROPERTY
 from pytest_trtgray.settings import EngineRequest, Settings
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
-    from pytest_trtgray.engines.base import Engine
+    from pytest_trtgray.engines.base import Engine, Feed
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class TrtSession:
         self.written: list[str] = []
         self.remarks: list[str] = []
         self._engines: dict[tuple[str, str, str], Engine] = {}
-        self._shadows: dict[Path, Shadow] = {}
+        self._shadows: dict[tuple[Path, str, str], Shadow] = {}
         self._records: dict[str, TestRecord] = {}
 
     # engines -----------------------------------------------------------------------------------------
@@ -70,29 +72,57 @@ class TrtSession:
         """The engine of one ``--trt-engine``."""
         return self.load(request.path, name=request.name, shapes=self.settings.shapes)
 
-    def load(self, path: Path, *, name: str = "", runtime: str = "", shapes: Sequence[Any] = ()) -> Engine:
-        """Build or load an engine, once a run."""
+    def load(
+        self,
+        path: Path,
+        *,
+        name: str = "",
+        runtime: str = "",
+        shapes: Sequence[Any] = (),
+        precision: str = "",
+        calibration: Sequence[Feed] = (),
+    ) -> Engine:
+        """Build or load an engine, once a run.
+
+        Raises:
+            EngineError: it cannot be built or loaded, or is a file that ``engines.sha256`` does not list.
+        """
         name = name or path.stem
         runtime = runtime or ("auto" if is_engine_file(path) else self.settings.runtime)
-        key = (str(path), name, f"{runtime} {shapes!r}")
+        options = LoadOptions(
+            runtime=runtime,  # type: ignore[arg-type]
+            device=self.settings.device,
+            shapes=tuple(shapes),
+            cache_dir=self.settings.cache_dir,
+            precision=precision,
+            calibration=tuple(calibration),
+            tactic_sources=self.settings.tactic_sources,
+        )
+        key = (str(path), name, f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)}")
         if key not in self._engines:
-            options = LoadOptions(
-                runtime=runtime,  # type: ignore[arg-type]
-                device=self.settings.device,
-                shapes=tuple(shapes),
-                cache_dir=self.settings.cache_dir,
-            )
+            if is_engine_file(path):
+                admit(path, self.settings)
             self._engines[key] = load_engine(path, options, name=name, onnx=self.settings.onnx)
         return self._engines[key]
 
-    def shadow_of(self, path: Path) -> Shadow:
-        """The FP32 reference of a model, loaded once a run."""
+    def shadow_of(self, path: Path, *, on: str = "", shapes: Sequence[Any] = ()) -> Shadow:
+        """The FP32 reference of a model, loaded once a run.
+
+        Args:
+            path: of the ONNX model.
+            on: what computes it; as ``--trt-shadow`` by default.
+            shapes: profiles, which only TensorRT needs; those of the command line by default.
+        """
         from pytest_trtgray.accuracy.shadow import Shadow
 
-        path = path.resolve()
-        if path not in self._shadows:
-            self._shadows[path] = Shadow(path, self.settings.cache_dir)
-        return self._shadows[path]
+        on = on or self.settings.shadow
+        shapes = tuple(shapes or self.settings.shapes)
+        key = (path.resolve(), on, repr(shapes) if on == "tensorrt" else "")
+        if key not in self._shadows:
+            self._shadows[key] = Shadow(
+                key[0], self.settings.cache_dir, on=on, device=self.settings.device, shapes=shapes
+            )
+        return self._shadows[key]
 
     def model_behind(self, engine: Engine) -> Path:
         """The ONNX model whose FP32 outputs an engine should reproduce.
@@ -102,17 +132,20 @@ class TrtSession:
         """
         if self.settings.onnx is not None:
             return self.settings.onnx
-        if engine.model is None:
+        model = engine.origin or engine.model
+        if model is None:
             raise NotRunnableError(
                 engine.info.name,
                 "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH",
             )
-        return engine.model.path
+        return model.path
 
     def close(self) -> None:
         """Release all engines."""
         for engine in self._engines.values():
             engine.close()
+        for shadow in self._shadows.values():
+            shadow.close()
         self._engines.clear()
         self._shadows.clear()
 
@@ -129,9 +162,10 @@ class TrtSession:
     def report(self, item: pytest.Item, kind: str, engine: Engine | None, outcome: str, summary: str,
                findings: Sequence[Finding] = (), **numbers: Any) -> None:  # fmt: skip
         """Add one check to a test's record."""
+        info = engine.info if engine else None
+        findings = (*findings, *(engine.findings if engine else ()))
         for finding in findings:
             self.config.hook.pytest_trt_finding(item=item, finding=finding)
-        info = engine.info if engine else None
         self.record(item).checks.append(
             {
                 "kind": kind,

@@ -35,12 +35,17 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     shapes: tuple[ShapeRequest, ...]
     runtime: str
     device: int
+    device_given: bool
     update: bool
     prune: bool
     baseline_dir: Path
     timing: str
     require_gpu: bool
     json_path: Path | None
+    shadow: str
+    allow_unlisted: bool
+    timing_processes: bool
+    cuda_graph: bool
     on_missing: str
     inconclusive: str
     false_alarm_rate: float
@@ -51,6 +56,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     rtol: float | None
     atol: float | None
     cache_dir: Path
+    tactic_sources: tuple[str, ...]
     identity: tuple[str, ...]
 
     @property
@@ -73,7 +79,8 @@ def read_settings(config: pytest.Config) -> Settings:
         onnx=here / option("trt_onnx") if option("trt_onnx") else None,
         shapes=_shapes(option("trt_min_shapes"), option("trt_opt_shapes"), option("trt_max_shapes")),
         runtime=option("trt_runtime"),
-        device=_at_least("--trt-device", option("trt_device"), 0),
+        device=_device(config),
+        device_given=option("trt_device") is not None,
         update=option("trt_update_baselines"),
         prune=option("trt_prune_baselines"),
         baseline_dir=Path(
@@ -86,6 +93,10 @@ def read_settings(config: pytest.Config) -> Settings:
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
+        shadow=option("trt_shadow"),
+        allow_unlisted=option("trt_allow_unlisted"),
+        timing_processes=option("trt_timing_processes"),
+        cuda_graph=option("trt_cuda_graph"),
         on_missing=_choice(config, "trt_on_missing", ("fail", "skip", "record")),
         inconclusive=_choice(config, "trt_inconclusive", ("warn", "skip", "fail")),
         false_alarm_rate=_between("trt_false_alarm_rate", config.getini("trt_false_alarm_rate"), 0.0, 1.0),
@@ -96,6 +107,7 @@ def read_settings(config: pytest.Config) -> Settings:
         rtol=_not_negative(config, "trt_rtol"),
         atol=_not_negative(config, "trt_atol"),
         cache_dir=base / config.getini("trt_cache_dir"),
+        tactic_sources=tuple(config.getini("trt_tactic_sources")),
         identity=_identity(config.getini("trt_identity")),
     )
 
@@ -179,6 +191,16 @@ def _shapes(low: list[str], best: list[str], high: list[str]) -> tuple[ShapeRequ
             "Give all three, once for every optimization profile.",
         )
     return tuple(ShapeRequest(*(parse_shapes(text) for text in texts)) for texts in zip(low, best, high, strict=True))
+
+
+def _device(config: pytest.Config) -> int:
+    """The device asked for; without one, the workers of pytest-xdist share out those that are visible."""
+    given = config.getoption("trt_device")
+    if given is not None:
+        return _at_least("--trt-device", given, 0)
+    from pytest_trtgray.parallel import device_of_worker
+
+    return device_of_worker(config)
 
 
 def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> str:

@@ -12,12 +12,12 @@ import scipy.stats
 
 import pytest_trtgray.session
 import pytest_trtgray.suite.builtin
-from pytest_trtgray.engines.tensorrt import _polygraphy
+from pytest_trtgray.engines.building import polygraphy_of
 from pytest_trtgray.vendor import is_installed
 
 pytest_plugins = ["pytester"]
 
 if is_installed("tensorrt_rtx"):
-    _polygraphy("tensorrt_rtx")
+    polygraphy_of("tensorrt_rtx")
 
 LOADED_FIRST = (hypothesis, ml_dtypes, numpy, onnx, onnxruntime, scipy.stats, pytest_trtgray.suite.builtin)

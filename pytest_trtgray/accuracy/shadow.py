@@ -1,4 +1,7 @@
-"""The FP32 reference of a model: run as written, on the CPU, without optimisations.
+"""The FP32 reference of a model: run as written, without optimisations, on the CPU or by the GPU in true FP32.
+
+On a GPU ONNX Runtime computes it without TF32; where onnxruntime-gpu is missing, TensorRT can, in a build of its
+own without TF32. That is as exact, but a fault that all builds of this TensorRT share does not show.
 
 From an FP16 model the reference is the same graph in FP32; from a Q/DQ model the graph without the
 quantisation. What was lost when the weights were rounded cannot be had back: for the accuracy of a
@@ -7,20 +10,24 @@ quantisation itself, give the original model (``--trt-onnx``, ``trt_shadow("mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.base import Engine, Feed, to_numpy
 from pytest_trtgray.engines.cache import EngineCache
+from pytest_trtgray.engines.device import find_gpu
 from pytest_trtgray.engines.dtypes import numpy_dtype
+from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_engine
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
-from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
+from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, subgraphs
+from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine, choose_provider
+from pytest_trtgray.engines.profiles import ShapeRequest, fitting_requests
 from pytest_trtgray.errors import ShapeError
+from pytest_trtgray.vendor import is_installed
 
 DERIVATION = 1
 """Changes with what :func:`derive_fp32` does, so that copies of an earlier version are not used."""
@@ -35,22 +42,49 @@ class Shadow:
     Args:
         path: the ONNX model; FP16 and Q/DQ models are turned into FP32 first.
         cache_dir: where a derived model is kept.
+        on: ``cpu`` or ``cuda`` for ONNX Runtime, ``tensorrt``, or ``auto``: ``cuda`` where it can be, else ``cpu``,
+            else ``tensorrt``.
+        device: CUDA device index.
+        shapes: optimization profiles that the reference has to cover; only TensorRT needs them.
 
     Attributes:
         model: the model as given.
         derived: what was done to it, empty for an FP32 model.
+        on: what computes it.
+
+    Raises:
+        ModelError: the model cannot be used.
+        EngineError: it cannot be computed there.
     """
 
-    def __init__(self, path: Path, cache_dir: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cache_dir: Path,
+        *,
+        on: str = "cpu",
+        device: int = 0,
+        shapes: Sequence[ShapeRequest] = (),
+    ) -> None:
         self.model = OnnxModel(path)
-        self.derived = derivations(self.model.proto)
+        self.on = _choose(on, device)
+        self.derived = derivations(self.model)
         source = self._derived_model(cache_dir) if self.derived else self.model
-        self._engine = OnnxRuntimeEngine(
-            source,
-            name=f"{path.stem}-fp32",
-            profiles=({spec.name: _any_shape(spec) for spec in source.inputs},),
-            optimisation="none",
-        )
+        name = f"{path.stem}-fp32"
+        if self.on == "tensorrt":
+            requests = fitting_requests(source.inputs, shapes)
+            runtime = choose_tensorrt(device)
+            options = LoadOptions(runtime=runtime, device=device, shapes=requests, cache_dir=cache_dir, tf32=False)
+            self._engine: Engine = load_engine(source.path, options, name=name)
+        else:
+            self._engine = OnnxRuntimeEngine(
+                source,
+                name=name,
+                profiles=({spec.name: _any_shape(spec) for spec in source.inputs},),
+                provider="CUDAExecutionProvider" if self.on == "cuda" else "CPUExecutionProvider",
+                optimisation="none",
+                device_index=device,
+            )
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -82,9 +116,12 @@ class Shadow:
                 f"the FP32 reference has no input {sorted(unknown)}",
                 f"Its inputs are: {', '.join(sorted(wanted))}.",
             )
-        return self._engine.run(
-            {name: np.asarray(value).astype(numpy_dtype(wanted[name].dtype)) for name, value in feed.items()}
-        )
+        arrays = {name: to_numpy(name, value) for name, value in feed.items()}
+        return self._engine.run({name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()})
+
+    def close(self) -> None:
+        """Release what it holds."""
+        self._engine.close()
 
     def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """The same as :meth:`run`."""
@@ -92,7 +129,7 @@ class Shadow:
 
     def __repr__(self) -> str:
         how = f", {' and '.join(self.derived)}" if self.derived else ""
-        return f"<Shadow {self.model.path.name} (FP32, ONNX Runtime CPU, unoptimised{how})>"
+        return f"<Shadow {self.model.path.name} (FP32, {_PLACES[self.on]}{how})>"
 
     def _derived_model(self, cache_dir: Path) -> OnnxModel:
         cached = EngineCache(cache_dir).get(
@@ -103,14 +140,25 @@ class Shadow:
         return OnnxModel(cached.path)
 
 
-def derivations(proto: Any) -> tuple[str, ...]:
+_PLACES = {
+    "cpu": "ONNX Runtime CPU, unoptimised",
+    "cuda": "ONNX Runtime CUDA, unoptimised, no TF32",
+    "tensorrt": "TensorRT, no TF32",
+}
+
+
+def _choose(on: str, device: int) -> str:
+    if on != "auto":
+        return on
+    if not is_installed("onnxruntime") and find_gpu(device) is not None:
+        return "tensorrt"
+    return "cuda" if choose_provider(device) == "CUDAExecutionProvider" else "cpu"
+
+
+def derivations(model: OnnxModel) -> tuple[str, ...]:
     """What :func:`derive_fp32` would do to a model, in words; empty for an FP32 model."""
-    found = []
-    if any(_uses_fp16(graph) for graph in _graphs(proto.graph)):
-        found.append("FP16 widened")
-    if any(node.op_type == _DEQUANTISE for graph in _graphs(proto.graph) for node in graph.node):
-        found.append("Q/DQ removed")
-    return tuple(found)
+    found = ["FP16 widened"] if model.uses_float16 else []
+    return (*found, "Q/DQ removed") if model.is_quantised else tuple(found)
 
 
 def derive_fp32(path: Path) -> Any:
@@ -124,36 +172,12 @@ def derive_fp32(path: Path) -> Any:
 
 
 def _any_shape(spec: TensorSpec) -> ShapeRange:
+    if spec.is_shape:
+        count = int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
+        return ShapeRange((-_UNLIMITED,) * count, (0,) * count, (_UNLIMITED,) * count)
     low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
     high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
     return ShapeRange(low, low, high)
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and all graphs inside of its nodes (branches of If, bodies of Loop)."""
-    yield graph
-    for node in graph.node:
-        for inner in _subgraphs(node):
-            yield from _graphs(inner)
-
-
-def _subgraphs(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _uses_fp16(graph: Any) -> bool:
-    return (
-        any(tensor.data_type == _FLOAT16 for tensor in graph.initializer)
-        or any(value.type.tensor_type.elem_type == _FLOAT16 for value in (*graph.input, *graph.output))
-        or any(
-            attribute.t.data_type == _FLOAT16 or (attribute.name == "to" and attribute.i == _FLOAT16)
-            for node in graph.node
-            for attribute in node.attribute
-        )
-    )
 
 
 def _widen(graph: Any) -> None:
@@ -170,7 +194,7 @@ def _widen(graph: Any) -> None:
                 attribute.t.CopyFrom(numpy_helper.from_array(widened, attribute.t.name))
             if attribute.name == "to" and attribute.i == _FLOAT16:
                 attribute.i = _FLOAT
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _widen(inner)
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type == _FLOAT16:
@@ -204,12 +228,12 @@ def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:
     outputs = {value.name for value in graph.output}
     del graph.node[:]
     graph.node.extend(kept)
-    for part in _graphs(graph):
+    for part in graphs(graph):
         for node in part.node:
             for index, name in enumerate(node.input):
                 node.input[index] = _final(name, replaced)
     for node in graph.node:
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _remove_qdq(inner, weights)
     _keep_outputs(graph, outputs, replaced)
     _drop_unused(graph)
@@ -233,8 +257,8 @@ def _drop_unused(graph: Any) -> None:
     """Remove quantisers, scales and integer weights that nobody reads any more."""
 
     def used() -> set[str]:
-        names = {value.name for part in _graphs(graph) for value in part.output}
-        return names | {name for part in _graphs(graph) for node in part.node for name in node.input}
+        names = {value.name for part in graphs(graph) for value in part.output}
+        return names | {name for part in graphs(graph) for node in part.node for name in node.input}
 
     read = used()
     kept = [node for node in graph.node if node.op_type != _QUANTISE or any(out in read for out in node.output)]

@@ -6,20 +6,45 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_trtgray.engines.device_arrays import DeviceArray, as_device_array
 from pytest_trtgray.engines.dtypes import dtype_name
 from pytest_trtgray.engines.model import EngineInfo, Layer, coarsest
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import check_shapes
+from pytest_trtgray.engines.profiles import check_shapes, requested
 from pytest_trtgray.errors import EngineError, NotRunnableError
+from pytest_trtgray.findings import Finding
 from pytest_trtgray.logs.records import Record
 
-Feed = Mapping[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.loading import EngineSource
+
+Feed = Mapping[str, Any]
+"""An array an input, by name: numpy's, or one that lives on the GPU (torch, cupy, anything with
+``__cuda_array_interface__`` or DLPack)."""
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """How an engine is run while it is measured.
+
+    Attributes:
+        cuda_graph: launch each inference as one CUDA graph; layers are always measured without.
+        kept_kernels: use kernels that an earlier process compiled; without them the first call of a shape is that
+            of a machine that has never seen the engine.
+    """
+
+    cuda_graph: bool = False
+    kept_kernels: bool = True
+
+
+DEFAULT_TIMING = TimingOptions()
 
 
 class TimingContext(Protocol):
@@ -27,6 +52,12 @@ class TimingContext(Protocol):
 
     def run(self) -> float:
         """Infer once; returns the time in microseconds."""
+
+    def bind(self, feed: Feed) -> None:
+        """Put another input in place, of any shape that the engine takes."""
+
+    def transfers(self) -> tuple[float, float] | None:
+        """Microseconds to copy the inputs to the device and the outputs back; ``None`` where nothing is copied."""
 
     def layer_times(self) -> list[dict[str, float]]:
         """For a profiled context, per inference the time of each layer in microseconds, by engine's name."""
@@ -41,6 +72,10 @@ class Engine(ABC):
         notes: what was assumed on the user's behalf, for the report.
         blocked: why this machine cannot run it; empty if it can.
         model: the ONNX model behind it, where it is known.
+        origin: the model that the user gave, where ``model`` was made from it in another precision.
+        source: what it was loaded from, where :func:`~pytest_trtgray.engines.loading.load_engine` did that.
+        reads_device_arrays: whether an input on the GPU is read where it is.
+        findings: what is worth knowing of the build itself, such as a precision that was not honoured.
     """
 
     info: EngineInfo
@@ -48,6 +83,10 @@ class Engine(ABC):
     notes: tuple[str, ...]
     blocked: str
     model: OnnxModel | None
+    origin: OnnxModel | None = None
+    source: EngineSource | None = None
+    reads_device_arrays: ClassVar[bool] = False
+    findings: tuple[Finding, ...] = ()
 
     @property
     @abstractmethod
@@ -63,10 +102,15 @@ class Engine(ABC):
         """Run on a checked feed."""
 
     @abstractmethod
-    def timing_context(self, feed: Feed, *, profiled: bool) -> AbstractContextManager[TimingContext]:
+    def timing_context(
+        self, feed: Feed, *, profiled: bool, options: TimingOptions = DEFAULT_TIMING
+    ) -> AbstractContextManager[TimingContext]:
         """A fresh context for one timing session; ``profiled`` times layers, otherwise the whole engine.
 
         The two are never the same context: a profiler disturbs the engine's own time.
+
+        Raises:
+            EngineError: the runtime cannot do what the options say.
         """
 
     @property
@@ -91,14 +135,12 @@ class Engine(ABC):
         self.require_runnable()
         return self._infer(self.checked(feed))
 
-    def checked(self, feed: Feed) -> dict[str, NDArray[Any]]:
+    def checked(self, feed: Feed) -> dict[str, Any]:
         """The feed as contiguous arrays, after its names, shapes and dtypes were checked."""
-        arrays = {name: np.ascontiguousarray(value) for name, value in feed.items()}
-        # ascontiguousarray turns a scalar into a vector
-        arrays = {name: array.reshape(np.shape(feed[name])) for name, array in arrays.items()}
-        check_shapes(self.info.profiles, {name: a.shape for name, a in arrays.items()}, self.info.name)
+        arrays = {name: self._array(name, value) for name, value in feed.items()}
+        check_shapes(self.info.profiles, requested(self.info.inputs, arrays), self.info.name)
         for spec in self.info.inputs:
-            found = dtype_name(arrays[spec.name].dtype)
+            found = _dtype_of(arrays[spec.name])
             if found != spec.dtype:
                 raise EngineError(
                     self.info.name,
@@ -106,6 +148,11 @@ class Engine(ABC):
                     f"Convert it: feed[{spec.name!r}].astype(...).",
                 )
         return arrays
+
+    def _array(self, name: str, value: Any) -> NDArray[Any] | DeviceArray:
+        """A contiguous array; one on the device is copied to the host, unless the runtime reads it there."""
+        on_device = as_device_array(value, name=name) if self.reads_device_arrays else None
+        return to_numpy(name, value) if on_device is None else on_device
 
     def require_runnable(self) -> None:
         """Raise NotRunnableError if this machine cannot run the engine."""
@@ -143,3 +190,23 @@ class Engine(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.name} ({self.info.runtime} {self.info.version})>"
+
+
+def _dtype_of(array: NDArray[Any] | DeviceArray) -> str:
+    return array.dtype if isinstance(array, DeviceArray) else dtype_name(array.dtype)
+
+
+def to_numpy(name: str, value: Any) -> NDArray[Any]:
+    """An input as a contiguous array on the host.
+
+    Raises:
+        EngineError: an array on the device that is not contiguous, or of a type that no engine reads.
+    """
+    on_device = as_device_array(value, name=name)
+    if on_device is not None:
+        from pytest_trtgray.engines.cuda import to_host
+
+        return to_host(on_device)
+    # ascontiguousarray turns a scalar into a vector
+    array: NDArray[Any] = np.ascontiguousarray(value).reshape(np.shape(value))
+    return array

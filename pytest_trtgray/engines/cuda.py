@@ -7,15 +7,18 @@ popped again, so that nothing of ours is current when somebody else's code runs,
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.device import find_gpu, load_driver, no_gpu_reason
+from pytest_trtgray.engines.device_arrays import DeviceArray
+from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.vendor import quiet_import
 
@@ -28,11 +31,16 @@ class Cuda:
 
     Args:
         index: CUDA device index.
+
+    Attributes:
+        index: the same.
+        driver: PyCUDA's driver module.
     """
 
     def __init__(self, index: int) -> None:
         # Under Python 3.10, ml_dtypes after pycuda.driver is a segmentation fault.
         quiet_import("ml_dtypes")
+        self.index = index
         self.driver = quiet_import("pycuda.driver")
         self.driver.init()
         self._context = self.driver.Device(index).retain_primary_context()
@@ -114,6 +122,84 @@ class DeviceBuffer:
         with self._device.current():
             self._allocation = None
         self._size = 0
+
+
+class CudaGraph:
+    """Work captured from a stream once, launched many times. PyCUDA has no graphs, so this asks the driver.
+
+    Args:
+        stream: PyCUDA's stream.
+        graph: handle of a ``CUgraph``; becomes this object's.
+        executable: handle of the ``CUgraphExec`` made of it.
+    """
+
+    _THREAD_LOCAL = 1
+    """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not end the capture."""
+
+    def __init__(self, stream: Any, graph: ctypes.c_void_p, executable: ctypes.c_void_p) -> None:
+        self._stream = stream
+        self._graph = graph
+        self._executable = executable
+
+    @classmethod
+    def capture(cls, stream: Any, work: Callable[[], None]) -> CudaGraph:
+        """Everything that ``work`` enqueues on the stream.
+
+        Raises:
+            EngineError: something in it cannot be captured.
+        """
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream.handle), cls._THREAD_LOCAL)
+        try:
+            work()
+        finally:
+            # the stream stays unusable until the capture has ended, however it went
+            failed = _status("cuStreamEndCapture", ctypes.c_void_p(stream.handle), ctypes.byref(graph))
+        if failed or not graph:
+            raise EngineError(
+                "CUDA graph", f"the inference cannot be captured ({failed})", "Measure it without a CUDA graph."
+            )
+        _call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        return cls(stream, graph, executable)
+
+    def launch(self) -> None:
+        """Enqueue the graph on the stream it was captured from."""
+        _call("cuGraphLaunch", self._executable, ctypes.c_void_p(self._stream.handle))
+
+    def close(self) -> None:
+        """Free it."""
+        _status("cuGraphExecDestroy", self._executable)
+        _status("cuGraphDestroy", self._graph)
+
+
+def to_host(array: DeviceArray) -> NDArray[Any]:
+    """A copy on the host, after everything on the device has finished."""
+    dtype = numpy_dtype(array.dtype)
+    copied = np.empty(array.shape, dtype)
+    with cuda(array.device or 0).current() as driver:
+        driver.Context.synchronize()
+        if copied.nbytes:
+            driver.memcpy_dtoh(copied.reshape(-1).view(np.uint8), array.address)
+    return copied
+
+
+def _call(function: str, *arguments: Any) -> None:
+    error = _status(function, *arguments)
+    if error:
+        raise EngineError("CUDA graph", f"{function} failed: {error}", "Measure it without a CUDA graph.")
+
+
+def _status(function: str, *arguments: Any) -> str:
+    """Call the driver; the name of the error, empty if there was none."""
+    driver = load_driver()
+    if driver is None:
+        return "no driver"
+    result = getattr(driver, function)(*arguments)
+    if result == 0:
+        return ""
+    text = ctypes.c_char_p()
+    driver.cuGetErrorName(result, ctypes.byref(text))
+    return (text.value or b"").decode() or str(result)
 
 
 def _remedy(error: Exception, driver: Any) -> str:

@@ -20,7 +20,7 @@ _ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR = 75, 76
 @functools.lru_cache(maxsize=8)
 def find_gpu(index: int = 0) -> DeviceInfo | None:
     """The CUDA device ``index`` as the driver counts (``CUDA_VISIBLE_DEVICES`` applies), or ``None``."""
-    driver = _load_driver()
+    driver = load_driver()
     if driver is None:
         return None
     device = ctypes.c_int()
@@ -57,25 +57,30 @@ def find_cpu() -> DeviceInfo:
 
 def no_gpu_reason(index: int = 0) -> str:
     """Why :func:`find_gpu` returned ``None``, in words for a skip reason."""
-    driver = _load_driver()
+    driver = load_driver()
     if driver is None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         if _has_library() and hidden is not None:
             return f"no CUDA device is visible (CUDA_VISIBLE_DEVICES={hidden!r})"
         return "the NVIDIA driver finds no GPU" if _has_library() else "no NVIDIA driver on this machine"
-    count = ctypes.c_int()
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    return f"no CUDA device {index} ({count.value} visible)"
+    return f"no CUDA device {index} ({count_gpus()} visible)"
 
 
 def pci_bus_id(index: int = 0) -> str:
     """PCI bus id of a CUDA device, which tools that count differently understand; ``""`` if there is none."""
-    driver = _load_driver()
+    driver = load_driver()
     device = ctypes.c_int()
     if driver is None or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
         return ""
     text = ctypes.create_string_buffer(32)
     return text.value.decode() if driver.cuDeviceGetPCIBusId(text, len(text), device) == 0 else ""
+
+
+def count_gpus() -> int:
+    """How many CUDA devices this process sees (``CUDA_VISIBLE_DEVICES`` applies)."""
+    driver = load_driver()
+    count = ctypes.c_int()
+    return count.value if driver is not None and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def available_cores() -> int:
@@ -87,8 +92,8 @@ def available_cores() -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_driver() -> ctypes.CDLL | None:
-    """The driver, if it is there and finds a device."""
+def load_driver() -> ctypes.CDLL | None:
+    """The CUDA driver's library, if it is there and finds a device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -17,7 +17,7 @@ from pytest_trtgray.errors import EngineError
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 HEADER_BYTES = 64
-_FAMILIES: Mapping[bytes, Flavour] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
+_FAMILIES: Mapping[bytes, Flavour] = {b"ptrt": "tensorrt", b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 _SIZE_OFFSET, _VERSION_OFFSET, _TARGETS_OFFSET = 16, 24, 32
 _TARGET_BITS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
 
@@ -56,6 +56,8 @@ def read_header(path: Path) -> EngineHeader:
         raise EngineError(path, f"not a TensorRT engine: {describe_content(head)}", rebuild)
     if len(head) < HEADER_BYTES:
         raise EngineError(path, f"the engine file is cut off: {size} bytes, not even its header", rebuild)
+    if head[:4] == b"ptrt":
+        return EngineHeader(family, "", size)
     (plan_bytes,) = struct.unpack_from("<Q", head, _SIZE_OFFSET)
     if plan_bytes > size:
         raise EngineError(path, f"the engine file is cut off: {size:,} of {plan_bytes:,} bytes are there", rebuild)

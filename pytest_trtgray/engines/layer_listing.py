@@ -180,7 +180,7 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
         kind=str(entry.get("LayerType", "")),
         onnx_nodes=onnx_nodes(metadata) or _nodes_in_name(name, entry),
         inputs=_tensors(entry.get("Inputs")),
-        constants=_tensors(entry.get("Constants")),
+        constants=_tensors(entry.get("Constants")) or _weights(entry),
         outputs=_tensors(entry.get("Outputs")),
         tactic=str(entry.get("TacticName") or ""),
         profile=int(profile[1]) if profile else 0,
@@ -202,6 +202,16 @@ def _tensors(entries: Any) -> tuple[LayerTensor, ...]:
             )
         )
     return tuple(found)
+
+
+def _weights(entry: Mapping[str, Any]) -> tuple[LayerTensor, ...]:
+    """Weights as TensorRT 8 lists them; with dynamic shapes the only types that it tells without a context."""
+    found = [entry.get(field) for field in ("Weights", "ConvWeights")]
+    return tuple(
+        LayerTensor("weights", datatype(str(weights.get("Type", ""))))
+        for weights in found
+        if isinstance(weights, Mapping) and weights.get("Count")
+    )
 
 
 def _nodes_in_name(name: str, entry: Mapping[str, Any]) -> frozenset[str]:

@@ -7,16 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.engines.base import Engine, Feed
 from pytest_trtgray.engines.cache import EngineCache
-from pytest_trtgray.engines.device import find_gpu
-from pytest_trtgray.engines.header import read_header
+from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.header import Flavour, read_header
+from pytest_trtgray.engines.model import ShapeProfile
 from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.engines.precision import (
+    CALIBRATED,
+    CONVERSION,
+    built_precision_finding,
+    calibration_digest,
+    convert,
+    needs_conversion,
+)
 from pytest_trtgray.engines.profiles import ShapeRequest, resolve_profiles
-from pytest_trtgray.errors import EngineError
+from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.vendor import is_installed
 
 Runtime = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]
+FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
+"""In order of preference."""
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
@@ -29,12 +40,34 @@ class LoadOptions:
         device: CUDA device index.
         shapes: one request an optimization profile; empty for the default.
         cache_dir: where built engines are kept.
+        precision: to build in, see :mod:`~pytest_trtgray.engines.precision`; empty for the model's own types.
+        calibration: inputs from which INT8 and FP8 take their ranges.
+        tactic_sources: names of TensorRT's ``TacticSource``; empty for its default.
+        tf32: whether FP32 layers may compute in TF32; off for a reference.
     """
 
     runtime: Runtime = "auto"
     device: int = 0
     shapes: Sequence[ShapeRequest] = field(default=())
     cache_dir: Path = Path(".trtgray_cache")
+    precision: str = ""
+    calibration: tuple[Feed, ...] = ()
+    tactic_sources: tuple[str, ...] = ()
+    tf32: bool = True
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """What :func:`load_engine` was called with, to load the same engine in another process."""
+
+    path: Path
+    options: LoadOptions
+    name: str
+    onnx: Path | None = None
+
+    def load(self) -> Engine:
+        """The engine once more."""
+        return load_engine(self.path, self.options, name=self.name, onnx=self.onnx)
 
 
 def is_engine_file(path: Path) -> bool:
@@ -57,7 +90,7 @@ def check_file(path: Path) -> OnnxModel | None:
     if not path.is_file():
         reason = "is not a file" if path.exists() else "no such file"
         raise EngineError(path, reason, "Check the path; it is taken relative to the current folder.")
-    from pytest_trtgray.engines.tensorrt import check_version
+    from pytest_trtgray.engines.flavour import check_version
 
     check_version(path, read_header(path))
     return None
@@ -85,15 +118,43 @@ def load_engine(
         NotRunnableError: the build needs a GPU that is not there.
     """
     name = name or path.stem
-    if is_engine_file(path):
-        return _load_plan(path, options, name, onnx)
-    model = OnnxModel(path)
-    profiles, notes = resolve_profiles(model.inputs, options.shapes)
+    engine = _load_plan(path, options, name, onnx) if is_engine_file(path) else _load_model(path, options, name)
+    engine.source = EngineSource(path, options, name, onnx)
+    return engine
+
+
+def choose_runtime(options: LoadOptions) -> Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]:
+    """The runtime for an ONNX file."""
+    if options.runtime != "auto":
+        return options.runtime
+    here = [flavour for flavour in FLAVOURS if is_installed(flavour)]
+    return here[0] if here and find_gpu(options.device) is not None else "onnxruntime"
+
+
+def choose_tensorrt(device: int) -> Flavour:
+    """The TensorRT of this machine.
+
+    Raises:
+        EngineError: none is installed.
+        NotRunnableError: there is no GPU to run it on.
+    """
+    here = [flavour for flavour in FLAVOURS if is_installed(flavour)]
+    if not here:
+        raise EngineError("TensorRT", "is not installed", "Install it: pip install 'pytest-trtgray[tensorrt]'.")
+    if find_gpu(device) is None:
+        raise NotRunnableError("TensorRT", no_gpu_reason(device))
+    return here[0]
+
+
+def _load_model(path: Path, options: LoadOptions, name: str) -> Engine:
+    given = OnnxModel(path)
+    profiles, notes = resolve_profiles(given.inputs, options.shapes)
     runtime = choose_runtime(options)
+    model, flag = _in_precision(given, options, runtime)
     if runtime == "onnxruntime":
         from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine, choose_provider
 
-        return OnnxRuntimeEngine(
+        engine: Engine = OnnxRuntimeEngine(
             model,
             name=name,
             profiles=profiles,
@@ -101,27 +162,82 @@ def load_engine(
             device_index=options.device,
             notes=notes,
         )
-    from pytest_trtgray.engines.tensorrt import BuildRequest, TensorRTEngine, build, version_of
+    else:
+        engine = _build_engine(model, options, runtime, flag, profiles=profiles, name=name, notes=notes)
+    if model is not given:
+        engine.origin = given
+    # ONNX Runtime's layers do not tell: it computes FP16 in FP32 where a processor has no kernels for it
+    if options.precision and runtime != "onnxruntime":
+        found = built_precision_finding(options.precision, engine.layers)
+        engine.findings = (found,) if found else ()
+    return engine
 
-    flavour = runtime
-    request = BuildRequest(flavour, profiles)
+
+def _in_precision(
+    given: OnnxModel, options: LoadOptions, runtime: Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+) -> tuple[OnnxModel, str]:
+    """The model to build, and the builder's precision flag: one of the two carries the precision asked for."""
+    from pytest_trtgray.engines.building import is_weakly_typed
+
+    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime)):
+        return given, options.precision
+    if not needs_conversion(given, options.precision):
+        return given, ""
+    calibration = options.calibration if options.precision in CALIBRATED else ()
+    cached = EngineCache(options.cache_dir).get(
+        {
+            "model_sha256": given.sha256,
+            "precision": options.precision,
+            "conversion": CONVERSION,
+            "calibration": calibration_digest(calibration),
+        },
+        lambda: (convert(given.path, options.precision, calibration), {}),
+        suffix=".onnx",
+    )
+    return OnnxModel(cached.path), ""
+
+
+def _build_engine(
+    model: OnnxModel,
+    options: LoadOptions,
+    flavour: Flavour,
+    precision: str,
+    *,
+    profiles: tuple[ShapeProfile, ...],
+    name: str,
+    notes: tuple[str, ...],
+) -> Engine:
+    """The engine of a flavour, from the cache or built now."""
+    from pytest_trtgray.engines.building import BuildRequest, build, shown_profiles, timing_cache_path
+    from pytest_trtgray.engines.flavour import version_of
+    from pytest_trtgray.engines.tensorrt import TensorRTEngine
+
+    request = BuildRequest(
+        flavour,
+        profiles,
+        tf32=options.tf32,
+        precision=precision,
+        calibration=options.calibration if precision in CALIBRATED else (),
+        tactic_sources=options.tactic_sources if flavour == "tensorrt" else (),
+        device=options.device,
+        timing_cache=timing_cache_path(options.cache_dir, flavour, options.device),
+    )
     gpu = find_gpu(options.device)
     # TensorRT for RTX builds for several architectures at once and gives the same engine on every machine.
     target = "portable" if flavour == "tensorrt_rtx" else f"{gpu.name} {gpu.sm}" if gpu else "none"
-    cached = EngineCache(options.cache_dir).get(
-        {
-            "model_sha256": model.sha256,
-            "flavour": flavour,
-            "version": version_of(flavour),
-            "target": target,
-            "tf32": request.tf32,
-            "profiles": [
-                {key: [bounds.min, bounds.opt, bounds.max] for key, bounds in sorted(profile.items())}
-                for profile in profiles
-            ],
-        },
-        lambda: build(model, request),
-    )
+    key = {
+        "model_sha256": model.sha256,
+        "flavour": flavour,
+        "version": version_of(flavour),
+        "target": target,
+        "tf32": request.tf32,
+        "profiles": shown_profiles(profiles),
+    }
+    if precision:
+        key |= {"precision": precision, "calibration": calibration_digest(request.calibration)}
+    if request.tactic_sources:
+        key["tactic_sources"] = sorted(request.tactic_sources)
+    cached = EngineCache(options.cache_dir).get(key, lambda: build(model, request))
     return TensorRTEngine(
         cached.path,
         name=name,
@@ -132,18 +248,6 @@ def load_engine(
         notes=notes,
         device_index=options.device,
     )
-
-
-def choose_runtime(options: LoadOptions) -> Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]:
-    """The runtime for an ONNX file."""
-    if options.runtime != "auto":
-        return options.runtime
-    if find_gpu(options.device) is not None:
-        if is_installed("tensorrt"):
-            return "tensorrt"
-        if is_installed("tensorrt_rtx"):
-            return "tensorrt_rtx"
-    return "onnxruntime"
 
 
 def _load_plan(path: Path, options: LoadOptions, name: str, onnx: Path | None) -> Engine:

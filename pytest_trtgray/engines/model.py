@@ -40,17 +40,20 @@ class TensorSpec:
         dtype: numpy's name of the type, or ``bfloat16``, ``fp8``, ``fp4``, ``int4``.
         shape: sizes and symbols.
         limits: smallest and largest sensible value, where the model tells (token ids, masks).
+        is_shape: whether its *values* are sizes (what a Reshape or Expand reads). A profile then bounds its values,
+            and wherever shapes are given by input, this input's entry is its values.
     """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
     limits: tuple[float, float] | None = None
+    is_shape: bool = False
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether any dimension is symbolic."""
-        return any(isinstance(dim, str) for dim in self.shape)
+        """Whether any dimension is symbolic, or its values decide on shapes."""
+        return self.is_shape or any(isinstance(dim, str) for dim in self.shape)
 
     def __str__(self) -> str:
         return f"{self.name}:{'x'.join(str(dim) for dim in self.shape)} {self.dtype}"

@@ -6,8 +6,9 @@ import functools
 import hashlib
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,30 @@ _ONNX_DTYPES: Mapping[int, str] = {
     22: "int4",
     23: "fp4",
 }
+
+_FLOAT16 = 10
+
+_SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
+    tuple,
+    {
+        "Reshape": (1,),
+        "Expand": (1,),
+        "Tile": (1,),
+        "ConstantOfShape": (0,),
+        "Slice": (1, 2),
+        "Resize": (3,),
+        "Pad": (1,),
+        "Range": (0, 1, 2),
+        "TopK": (1,),
+        "OneHot": (1,),
+    },
+)
+"""Which operands of an operator are sizes or positions."""
+_SIZE_ARITHMETIC = frozenset(
+    ("Add", "Cast", "Concat", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice", "Split", "Squeeze",
+     "Sub", "Unsqueeze")
+)  # fmt: skip
+"""Operators that make sizes from sizes."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,7 @@ class OnnxModel:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a caller has to feed: graph inputs that no initializer provides."""
         return tuple(
-            _spec(value, self._limits(value.name))
+            replace(_spec(value, self._limits(value.name)), is_shape=self._is_shape(value))
             for value in self.proto.graph.input
             if value.name not in self.initializers
         )
@@ -122,6 +147,16 @@ class OnnxModel:
                     digest.update(chunk)
         return digest.hexdigest()
 
+    @functools.cached_property
+    def uses_float16(self) -> bool:
+        """Whether any weight, input, output, constant or cast is FP16."""
+        return any(_uses_type(graph, _FLOAT16) for graph in graphs(self.proto.graph))
+
+    @functools.cached_property
+    def is_quantised(self) -> bool:
+        """Whether it has Q/DQ nodes."""
+        return any(node.op_type == "DequantizeLinear" for graph in graphs(self.proto.graph) for node in graph.node)
+
     @property
     def weights_bytes(self) -> int:
         """Bytes of all initializers as stored."""
@@ -144,6 +179,19 @@ class OnnxModel:
                     return (0.0, float(table.dims[axis] - 1))
         return None
 
+    def _is_shape(self, value: Any) -> bool:
+        """Whether an input's values are sizes: a short list of integers that ends where a size is read."""
+        spec = _spec(value, None)
+        if spec.dtype not in ("int32", "int64") or len(spec.shape) > 1 or any(isinstance(d, str) for d in spec.shape):
+            return False
+        sizes = {spec.name}
+        for node in self.proto.graph.node:
+            if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
+                return True
+            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+                sizes.update(node.output)
+        return False
+
 
 def node_name(node: Any) -> str:
     """The name of an ONNX node; TensorRT's convention where it has none."""
@@ -155,9 +203,37 @@ def dtype_name(onnx_dtype: int) -> str:
     return _ONNX_DTYPES.get(onnx_dtype, "unknown")
 
 
+def graphs(graph: Any) -> Iterator[Any]:
+    """A graph and all graphs inside of its nodes (branches of If, bodies of Loop)."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from graphs(inner)
+
+
+def subgraphs(node: Any) -> Iterator[Any]:
+    """The graphs directly inside of a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
+
+
+def _uses_type(graph: Any, onnx_dtype: int) -> bool:
+    return (
+        any(tensor.data_type == onnx_dtype for tensor in graph.initializer)
+        or any(value.type.tensor_type.elem_type == onnx_dtype for value in (*graph.input, *graph.output))
+        or any(
+            attribute.t.data_type == onnx_dtype or (attribute.name == "to" and attribute.i == onnx_dtype)
+            for node in graph.node
+            for attribute in node.attribute
+        )
+    )
 
 
 def _load_proto(path: Path) -> Any:

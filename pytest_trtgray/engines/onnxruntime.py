@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.device import available_cores, find_cpu, find_gpu
 from pytest_trtgray.engines.model import (
     DeviceInfo,
@@ -128,13 +128,19 @@ class OnnxRuntimeEngine(Engine):
         return method
 
     @contextmanager
-    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+    def timing_context(
+        self, feed: Feed, *, profiled: bool, options: TimingOptions = DEFAULT_TIMING
+    ) -> Iterator[TimingContext]:
         """A fresh session; a profiled one has ONNX Runtime's own profiler switched on."""
-        arrays = self.checked(feed)
+        if options.cuda_graph:
+            raise EngineError(
+                self.info.name, "is measured without CUDA graphs in ONNX Runtime", "Drop cuda_graph, or use TensorRT."
+            )
+        self.checked(feed)  # before a session is opened for it
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
             with native_stderr():
                 session = self._open(profile_prefix=str(Path(folder) / "profile") if profiled else None)
-            context = _OrtTiming(session, arrays, profiled=profiled)
+            context = _OrtTiming(self, session, feed, profiled=profiled)
             try:
                 yield context
             finally:
@@ -165,7 +171,9 @@ class OnnxRuntimeEngine(Engine):
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "256")
         source = self._source(options)
         try:
-            session = self._ort.InferenceSession(source, options, providers=self._providers())
+            session = self._ort.InferenceSession(
+                source, options, providers=self._providers(), disabled_optimizers=self._disabled(options)
+            )
         except EngineError:
             raise
         except Exception as error:
@@ -198,6 +206,13 @@ class OnnxRuntimeEngine(Engine):
         for node in proto.graph.node:
             node.name = node_name(node)
         return bytes(proto.SerializeToString())
+
+    def _disabled(self, options: Any) -> list[str] | None:
+        """Optimisations of ONNX Runtime (1.31) that break FP8: some fail to load, one silently loses a Relu."""
+        if "fp8" not in {node_type.dtype for node_type in self.model.tensors.values()}:
+            return None
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return ["ReluQuantRewrite"]
 
     def _providers(self) -> list[Any]:
         available = self._ort.get_available_providers()
@@ -250,11 +265,18 @@ class _OptimisedGraph:
 class _OrtTiming:
     """One session of ONNX Runtime with its feed."""
 
-    def __init__(self, session: Any, feed: dict[str, NDArray[Any]], *, profiled: bool) -> None:
+    def __init__(self, engine: OnnxRuntimeEngine, session: Any, feed: Feed, *, profiled: bool) -> None:
+        self._engine = engine
         self._session = session
-        self._feed = feed
         self._profile: Path | None = None
         self._profiled = profiled
+        self.bind(feed)
+
+    def bind(self, feed: Feed) -> None:
+        self._feed = self._engine.checked(feed)
+
+    def transfers(self) -> None:
+        return None
 
     def run(self) -> float:
         started = time.perf_counter_ns()

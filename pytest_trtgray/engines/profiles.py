@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from pytest_trtgray.engines.model import (
     ShapeProfile,
@@ -90,10 +93,10 @@ def resolve_profiles(
     dynamic = [spec for spec in inputs if spec.is_dynamic]
     if not dynamic:
         return (static_profile(tuple(inputs)),), ()
-    if any(isinstance(dim, str) for spec in dynamic for dim in spec.shape[1:]):
+    if any(spec.is_shape or any(isinstance(dim, str) for dim in spec.shape[1:]) for spec in dynamic):
         raise ShapeError(
             _inputs_text(dynamic),
-            "has symbolic dimensions other than the first; their range is needed",
+            "has symbolic dimensions other than the first, or values that are sizes; their range is needed",
             "Add, with sizes that suit the model:\n" + suggest_options(inputs),
         )
     profile = {}
@@ -108,6 +111,17 @@ def resolve_profiles(
         f"{high} (max). Set them with --trt-min-shapes, --trt-opt-shapes and --trt-max-shapes."
     )
     return (profile,), (note,)
+
+
+def requested(inputs: Sequence[TensorSpec], feed: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """What a feed asks of a profile: the shape of every input; the values of one whose values are sizes."""
+    values = {spec.name for spec in inputs if spec.is_shape}
+    return {
+        name: tuple(int(size) for size in array.reshape(-1))
+        if name in values and isinstance(array, np.ndarray)
+        else tuple(array.shape)
+        for name, array in feed.items()
+    }
 
 
 def check_shapes(profiles: Sequence[ShapeProfile], shapes: Shapes, engine: str) -> int:
@@ -147,7 +161,9 @@ def suggest_options(inputs: Sequence[TensorSpec]) -> str:
         shapes = ",".join(
             f"{spec.name}:"
             + format_shape(
-                tuple(
+                (other,) * _count_of(spec)
+                if spec.is_shape
+                else tuple(
                     dim if isinstance(dim, int) else first if axis == 0 else other
                     for axis, dim in enumerate(spec.shape)
                 )
@@ -186,10 +202,18 @@ def _requested(inputs: Sequence[TensorSpec], request: ShapeRequest) -> ShapeProf
     return profile
 
 
+def _count_of(spec: TensorSpec) -> int:
+    """How many values an input has whose values are sizes."""
+    return int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
+
+
 def _check_range(spec: TensorSpec, bounds: ShapeRange) -> None:
     for option, shape in (("min", bounds.min), ("opt", bounds.opt), ("max", bounds.max)):
-        fits = len(shape) == len(spec.shape) and all(
-            isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=False)
+        fits = (
+            len(shape) == _count_of(spec)
+            if spec.is_shape
+            else len(shape) == len(spec.shape)
+            and all(isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=False))
         )
         if not fits:
             raise ShapeError(

@@ -12,103 +12,30 @@ import contextlib
 import functools
 import json
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
+from pytest_trtgray.engines.building import primary_context
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
+from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, logger_of, recorder_of
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
-from pytest_trtgray.engines.layer_listing import (
-    datatype,
-    layers_from_json,
-    layers_from_log,
-    layers_from_rows,
-    layers_to_rows,
-    memory_from_log,
-)
+from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import check_shapes
+from pytest_trtgray.engines.profiles import check_shapes, requested
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, LogSeverity, Record, problems
+from pytest_trtgray.logs.records import SINK, Record
 from pytest_trtgray.vendor import is_installed, quiet_import
-
-PRODUCT = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
-_SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
-_MAX_KEPT_MESSAGE = 20_000
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build.
-
-    Attributes:
-        flavour: which TensorRT.
-        profiles: optimization profiles.
-        tf32: whether FP32 layers may compute in TF32 (TensorRT's default); off for a reference.
-    """
-
-    flavour: Flavour
-    profiles: tuple[ShapeProfile, ...]
-    tf32: bool = True
-
-
-def version_of(flavour: Flavour) -> str:
-    """The installed version.
-
-    Raises:
-        EngineError: not installed.
-    """
-    return str(quiet_import(flavour).__version__)
-
-
-def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any]]:
-    """Build an engine: strongly typed, with detailed layer information.
-
-    Returns:
-        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records``, ``build_s``.
-
-    Raises:
-        EngineError: the model does not parse or does not build; carries the first cause from the log.
-    """
-    if request.flavour == "tensorrt" and find_gpu() is None:
-        raise NotRunnableError(
-            model.path.name,
-            f"building with TensorRT needs a GPU: {no_gpu_reason()}",
-            "Use --trt-runtime=tensorrt_rtx, whose builder needs none, or run on a GPU machine.",
-        )
-    backend = _polygraphy(request.flavour)
-    started = time.perf_counter()
-    with SINK.collect("build") as records, native_stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
-        try:
-            engine = _build(backend, model, request)
-        except backend.error as error:
-            raise EngineError(
-                model.path,
-                f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
-                + _first_cause(records, str(error)),
-                "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
-            ) from None
-    messages = [record.message for record in records]
-    memory = memory_from_log(messages)
-    facts = {
-        "layers": layers_to_rows(layers_from_log(messages)),
-        "memory": {name: value for name, value in vars(memory).items() if value is not None},
-        "records": [_kept(record) for record in records if record.severity != "verbose"],
-        "build_s": round(time.perf_counter() - started, 3),
-    }
-    return engine, facts
 
 
 class TensorRTEngine(Engine):
@@ -127,6 +54,8 @@ class TensorRTEngine(Engine):
     Raises:
         EngineError: damaged, made by another version, or refused by TensorRT.
     """
+
+    reads_device_arrays: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -148,7 +77,7 @@ class TensorRTEngine(Engine):
         self._device_index = device_index
         self._execution: Execution | None = None
         self._kernels: KernelCache | None = None
-        self._runtime_config: Any = None
+        self._runtime_configs: dict[TimingOptions, Any] = {}
         flavour = self.flavour = self.header.runtime
         check_version(path, self.header)
         device = find_gpu(device_index)
@@ -200,8 +129,27 @@ class TensorRTEngine(Engine):
             )
         trt = quiet_import(self.flavour)
         inspector = self._engine.create_engine_inspector()
-        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        with self._optimal_context() as context:
+            if context is not None:
+                inspector.execution_context = context
+            text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         return tuple(layers_from_json(json.loads(text)))
+
+    @contextmanager
+    def _optimal_context(self) -> Iterator[Any]:
+        """A context at the optimal shapes: without one, TensorRT 8 does not tell the types of dynamic tensors."""
+        dynamic = any(low != high for low, high in ((b.min, b.max) for b in self.info.profiles[0].values()))
+        if self.flavour != "tensorrt" or not dynamic or self.blocked or not is_installed("pycuda"):
+            yield None
+            return
+        with cuda(self._device_index).current():
+            context = self._create_context(DEFAULT_TIMING)
+            if context is not None:
+                for spec in self.info.inputs:
+                    if not spec.is_shape:
+                        context.set_input_shape(spec.name, self.info.profiles[0][spec.name].opt)
+            yield context
+            del context
 
     @property
     def timing_method(self) -> Mapping[str, str]:
@@ -212,16 +160,22 @@ class TensorRTEngine(Engine):
         return method
 
     @contextmanager
-    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+    def timing_context(
+        self, feed: Feed, *, profiled: bool, options: TimingOptions = DEFAULT_TIMING
+    ) -> Iterator[TimingContext]:
         """A fresh execution context, with TensorRT's profiler if ``profiled``."""
         self.require_runnable()
-        arrays = self.checked(feed)
+        if profiled:  # under a CUDA graph the profiler sees one meaningless layer
+            options = replace(options, cuda_graph=False)
         profiler = _layer_clock(quiet_import(self.flavour))() if profiled else None
         with SINK.collect("run") as records, self._explained(records):
-            execution = self._new_execution(profiler)
+            execution = self._new_execution(profiler, options)
             try:
-                execution.bind(arrays, self._profile_of(arrays))
-                yield _TrtTiming(execution, profiler)
+                # TensorRT for RTX captures by itself, at each new shape
+                capture = options.cuda_graph and self.flavour == "tensorrt"
+                timing = _TrtTiming(self, execution, profiler, capture=capture)
+                timing.bind(feed)
+                yield timing
             finally:
                 execution.close()
 
@@ -233,15 +187,15 @@ class TensorRTEngine(Engine):
             self._kernels.save()
         # what was made last goes first
         self._execution = None
-        self._runtime_config = None
+        self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
 
-    def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _infer(self, feed: dict[str, Any]) -> dict[str, NDArray[Any]]:
         with SINK.collect("run") as records, self._explained(records):
             if self._execution is None:
-                self._execution = self._new_execution(None)
-            self._execution.bind(feed, self._profile_of(feed))
+                self._execution = self._new_execution(None, DEFAULT_TIMING)
+            self._execution.bind(feed, self.profile_of(feed))
             self._execution.enqueue()
             return self._execution.fetch()
 
@@ -253,20 +207,26 @@ class TensorRTEngine(Engine):
         except NotRunnableError:
             raise
         except EngineError as error:
-            cause = _first_cause(records, "")
+            cause = first_cause(records, "")
             said = f"{error.reason}: {cause}" if cause else error.reason
             raise EngineError(self.info.name, said, error.remedy) from error
 
-    def _profile_of(self, feed: Mapping[str, NDArray[Any]]) -> int:
-        return check_shapes(self.info.profiles, {name: a.shape for name, a in feed.items()}, self.info.name)
+    def profile_of(self, arrays: Mapping[str, Any]) -> int:
+        """Index of the first optimization profile that contains a feed."""
+        return check_shapes(self.info.profiles, requested(self.info.inputs, arrays), self.info.name)
 
-    def _new_execution(self, profiler: Any) -> Execution:
+    def _new_execution(self, profiler: Any, options: TimingOptions) -> Execution:
         """A fresh execution context with buffers of its own."""
         device = cuda(self._device_index)
         with device.current():
-            context = self._create_context()
+            context = self._create_context(options)
             if context is None:
-                raise EngineError(self.info.name, "TensorRT cannot create an execution context", "Is the GPU full?")
+                raise EngineError(
+                    self.info.name,
+                    f"no execution context can be created on {self._memory_text(device)}",
+                    "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes.",
+                )
+            context.error_recorder = recorder_of(self.flavour)
             if profiler is not None:
                 # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
                 context.profiler = profiler
@@ -281,25 +241,33 @@ class TensorRTEngine(Engine):
             name=self.info.name,
         )
 
-    def _create_context(self) -> Any:
+    def _memory_text(self, device: Any) -> str:
+        with device.current() as driver:
+            free, total = driver.mem_get_info()
+        return f"a GPU with {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+
+    def _create_context(self, options: TimingOptions) -> Any:
         if not hasattr(self._engine, "create_runtime_config"):
             return self._engine.create_execution_context()
-        if self._runtime_config is None:
-            self._runtime_config = self._make_runtime_config()
-        return self._engine.create_execution_context(self._runtime_config)
+        if options not in self._runtime_configs:
+            config = self._engine.create_runtime_config()
+            self._configure(config, options)
+            self._runtime_configs[options] = config  # one for all contexts of a kind; it has to live as long as they
+        return self._engine.create_execution_context(self._runtime_configs[options])
 
-    def _make_runtime_config(self) -> Any:
-        """One configuration for all contexts of the engine; it has to live as long as they do."""
+    def _configure(self, config: Any, options: TimingOptions) -> None:
+        """How the contexts of a runtime configuration compile and launch their kernels."""
         trt = quiet_import(self.flavour)
-        config = self._engine.create_runtime_config()
         if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
             # compiled when a shape is first seen; lazily compiled kernels would change the times while measuring
             eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             config.dynamic_shapes_kernel_specialization_strategy = eager
-        if hasattr(config, "set_runtime_cache"):
-            self._kernels = KernelCache(config, self._kernel_file())
+        if options.cuda_graph and hasattr(config, "cuda_graph_strategy"):
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if options.kept_kernels and hasattr(config, "create_runtime_cache"):
+            if self._kernels is None:
+                self._kernels = KernelCache(config.create_runtime_cache(), self._kernel_file())
             config.set_runtime_cache(self._kernels.cache)
-        return config
 
     def _kernel_file(self) -> Path | None:
         """Beside an engine that was built here; nobody asked for a file beside the user's own."""
@@ -313,6 +281,7 @@ class TensorRTEngine(Engine):
                 name,
                 datatype(self._engine.get_tensor_dtype(name).name),
                 tuple(dim if dim >= 0 else "?" for dim in self._engine.get_tensor_shape(name)),
+                is_shape=mode == "INPUT" and bool(self._engine.is_shape_inference_io(name)),
             )
             for name in names
             if self._engine.get_tensor_mode(name).name == mode
@@ -320,20 +289,33 @@ class TensorRTEngine(Engine):
 
     def _profiles(self, inputs: Sequence[TensorSpec]) -> tuple[ShapeProfile, ...]:
         return tuple(
-            {
-                spec.name: ShapeRange(
-                    *(tuple(shape) for shape in self._engine.get_tensor_profile_shape(spec.name, index))
-                )
-                for spec in inputs
-            }
+            {spec.name: ShapeRange(*map(tuple, self._bounds(spec, index))) for spec in inputs}
             for index in range(self._engine.num_optimization_profiles)
         )
 
+    def _bounds(self, spec: TensorSpec, profile: int) -> Any:
+        if not spec.is_shape:
+            return self._engine.get_tensor_profile_shape(spec.name, profile)
+        if hasattr(self._engine, "get_tensor_profile_values"):
+            # by position: the names of the two arguments are swapped in every version
+            return self._engine.get_tensor_profile_values(profile, spec.name)
+        if hasattr(self._engine, "get_profile_shape_input"):  # TensorRT 8.5
+            return self._engine.get_profile_shape_input(profile, spec.name)
+        raise EngineError(self.info.name, f"this TensorRT does not tell the range of the values of {spec.name!r}")
+
 
 class _TrtTiming:
-    def __init__(self, execution: Execution, profiler: Any) -> None:
+    def __init__(self, engine: TensorRTEngine, execution: Execution, profiler: Any, *, capture: bool) -> None:
+        self._engine = engine
         self._execution = execution
         self._profiler = profiler
+        self._capture = capture
+
+    def bind(self, feed: Feed) -> None:
+        arrays = self._engine.checked(feed)
+        self._execution.bind(arrays, self._engine.profile_of(arrays))
+        if self._capture:
+            self._execution.capture()
 
     def run(self) -> float:
         if self._profiler is None:
@@ -343,6 +325,9 @@ class _TrtTiming:
         self._execution.profiled()
         return (time.perf_counter_ns() - started) / 1e3
 
+    def transfers(self) -> tuple[float, float] | None:
+        return self._execution.timed_transfers()
+
     def layer_times(self) -> list[dict[str, float]]:
         return list(self._profiler.times) if self._profiler is not None else []
 
@@ -351,17 +336,18 @@ class KernelCache:
     """Kernels that TensorRT for RTX compiled for this GPU, kept from run to run.
 
     Args:
-        config: a runtime configuration that can create a cache.
+        cache: an ``IRuntimeCache``.
         path: the file; ``None`` to keep them for this process only.
     """
 
-    def __init__(self, config: Any, path: Path | None) -> None:
-        self.cache = config.create_runtime_cache()
+    def __init__(self, cache: Any, path: Path | None) -> None:
+        self.cache = cache
         self._path = path
         self._stored = b""
         if path is not None and path.exists():
             stored = path.read_bytes()
-            if self.cache.deserialize(stored):  # a file of another driver or version is refused
+            # a file of another driver or version is refused
+            if self.cache.deserialize(stored):  # api: deserialize
                 self._stored = stored
 
     def save(self) -> None:
@@ -374,97 +360,11 @@ class KernelCache:
                 write_atomically(self._path, content)
 
 
-def check_version(path: Path, header: EngineHeader) -> None:
-    """Refuse an engine that another version made, before native code sees it.
-
-    Raises:
-        EngineError: says which version made it and which is installed.
-    """
-    flavour = header.runtime
-    product = PRODUCT[flavour]
-    try:
-        installed = version_of(flavour)
-    except EngineError as error:
-        raise EngineError(
-            path, f"was built by {product} {header.version}; {error.reason}", f"Install {product} {header.version}."
-        ) from error
-    made_by, here = header.version.split(".")[:3], installed.split(".")[:3]
-    if made_by != here:
-        raise EngineError(
-            path,
-            f"was built by {product} {header.version}, {installed} is installed",
-            f"Build it again with {installed} (give the .onnx to --trt-engine), or install {header.version}.",
-        )
-
-
-class _Polygraphy:
-    def __init__(self, flavour: Flavour) -> None:
-        import polygraphy
-
-        config = quiet_import("polygraphy.config")
-        config.USE_TENSORRT_RTX = flavour == "tensorrt_rtx"
-        self.trt = quiet_import("polygraphy.backend.trt")
-        self.rtx = quiet_import("polygraphy.backend.tensorrt_rtx") if flavour == "tensorrt_rtx" else None
-        self.error = quiet_import("polygraphy.exception").PolygraphyException
-        self.version = polygraphy.__version__
-        quiet_import("polygraphy.logger").G_LOGGER.module_severity = _SILENT
-        quiet_import("polygraphy.backend.trt.util").TRT_LOGGER = _logger(flavour)
-
-
-_flavour_in_use: list[Flavour] = []
-
-
-def _polygraphy(flavour: Flavour) -> _Polygraphy:
-    # Polygraphy decides for one flavour when its backend is imported, for the whole process.
-    if _flavour_in_use and _flavour_in_use[0] != flavour:
-        raise EngineError(
-            PRODUCT[flavour],
-            f"this process already uses {PRODUCT[_flavour_in_use[0]]}",
-            "Test the two flavours in two runs of pytest.",
-        )
-    _flavour_in_use[:] = [flavour]
-    return _cached_polygraphy(flavour)
-
-
-@functools.lru_cache(maxsize=2)
-def _cached_polygraphy(flavour: Flavour) -> _Polygraphy:
-    return _Polygraphy(flavour)
-
-
-def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> bytes:
-    trt = quiet_import(request.flavour)
-    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-    with SINK.phase("parse"):
-        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
-    if network[1].num_layers == 0:
-        raise backend.error("the parser found no layers")
-    profiles = [_to_polygraphy(backend, profile) for profile in request.profiles]
-    make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
-    common = {} if backend.rtx else {"tf32": request.tf32}
-    config = make_config(profiles=profiles, profiling_verbosity=trt.ProfilingVerbosity.DETAILED, **common)
-    if backend.rtx and not request.tf32:
-        config = backend.trt.PostprocessConfig(
-            config, func=lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32)
-        )
-    return bytes(backend.trt.engine_bytes_from_network(network, config=config))
-
-
-def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
-    made = backend.trt.Profile()
-    for name, bounds in profile.items():
-        made.add(name, bounds.min, bounds.opt, bounds.max)
-    return made
-
-
-def _primary_context(device_index: int) -> AbstractContextManager[Any]:
-    """The context that will run the engine; looking at an engine's layers needs no PyCUDA."""
-    return cuda(device_index).current() if is_installed("pycuda") else contextlib.nullcontext()
-
-
 def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_index: int) -> Any:
     trt = quiet_import(flavour)
-    with SINK.collect("load") as records, _primary_context(device_index):
-        runtime = trt.Runtime(_logger(flavour))
+    with SINK.collect("load") as records, primary_context(device_index):
+        runtime = trt.Runtime(logger_of(flavour))
+        runtime.error_recorder = recorder_of(flavour)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         gpu = find_gpu(device_index)
@@ -472,7 +372,7 @@ def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_inde
         raise EngineError(
             path,
             f"{PRODUCT[flavour]} {header.version} refuses it on {gpu.name if gpu else 'this machine'} "
-            f"({gpu.sm if gpu else 'no GPU'}): {_first_cause(records, 'no reason given')}",
+            f"({gpu.sm if gpu else 'no GPU'}): {first_cause(records, 'no reason given')}",
             f"Build it again on this kind of GPU.{targets}",
         )
     # An engine does not keep its runtime alive.
@@ -481,42 +381,6 @@ def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_inde
 
 
 _runtimes: list[Any] = []
-
-
-def _first_cause(records: Any, fallback: str) -> str:
-    """The first error of a cascade; the last line of it is mostly a consequence."""
-    said = [r for r in problems(records) if r.severity != "warning"]
-    text = said[0].message if said else fallback
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return " ".join(lines[:3]) if lines else fallback
-
-
-def _kept(record: Record) -> dict[str, Any]:
-    kept = record.to_dict()
-    kept["message"] = record.message[:_MAX_KEPT_MESSAGE]
-    return kept
-
-
-@functools.lru_cache(maxsize=2)
-def _logger(flavour: Flavour) -> Any:
-    """The one logger of this process for a flavour; it feeds the sink and never raises."""
-    trt = quiet_import(flavour)
-    names: dict[str, LogSeverity] = {
-        "INTERNAL_ERROR": "internal_error",
-        "ERROR": "error",
-        "WARNING": "warning",
-        "INFO": "info",
-        "VERBOSE": "verbose",
-    }
-
-    class Bridge(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            SINK.say(names.get(getattr(severity, "name", ""), "info"), flavour, message)
-
-    return Bridge()
 
 
 def _layer_clock(trt: Any) -> Any:

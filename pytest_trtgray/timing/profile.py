@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pytest_trtgray.engines.model import EngineInfo, Layer
 from pytest_trtgray.timing.gate import Run, Verdict
 from pytest_trtgray.timing.grouping import LayerGroup, modules, share_of
+
+if TYPE_CHECKING:
+    from pytest_trtgray.timing.session import Overheads
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Profile:
         method: how times were taken.
         checker: compares with the baseline; given by the fixture.
         group_of: a user's own grouping (hook ``pytest_trt_layer_group``).
+        overheads: cold start and transfers, measured apart; ``None`` where a profile was made by hand.
     """
 
     engine: EngineInfo
@@ -64,6 +69,7 @@ class Profile:
     method: Mapping[str, str]
     checker: Callable[[Profile], Verdict | None] | None = None
     group_of: LayerGroup | None = None
+    overheads: Overheads | None = None
 
     @property
     def total_us(self) -> float:

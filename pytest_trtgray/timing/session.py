@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.model import Layer
+from pytest_trtgray.engines.profiles import requested
 from pytest_trtgray.timing import telemetry
+from pytest_trtgray.timing.exclusive import alone_on
 from pytest_trtgray.timing.gate import Run, Session
 
 WARMUP_MIN_RUNS = 3
@@ -21,32 +23,96 @@ WARMUP_MAX_S = 2.0
 SESSION_BUDGET_S = 2.0
 """A slow model gets fewer iterations than a fast one, so that a session lasts about this long."""
 MIN_ITERATIONS = 10
+TRANSFERS = 10
+"""Transfers of inputs and outputs in a session; they repeat better than kernels do."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to measure.
+    """How much to measure, and how.
 
     Attributes:
         sessions: fresh contexts of each kind.
         iterations: per session; ``None`` for 67, or fewer if the model is slow (at least 10).
+        processes: whether each session is a fresh process.
+        options: how the engine is run.
     """
 
     sessions: int = 3
     iterations: int | None = None
+    processes: bool = False
+    options: TimingOptions = field(default=DEFAULT_TIMING)
 
     def __post_init__(self) -> None:
         if self.sessions < 1 or (self.iterations is not None and self.iterations < 1):
             raise ValueError("sessions and iterations must be at least 1")
+
+    @property
+    def method(self) -> dict[str, str]:
+        """What of this changes the times, and so belongs to the identity of a baseline."""
+        return {
+            **({"processes": "fresh"} if self.processes else {}),
+            **({"cuda_graph": "yes"} if self.options.cuda_graph else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """What an inference costs beside the steady execution, microseconds; not part of any verdict.
+
+    Attributes:
+        cold_start_us: from the creation of a context to its first result, by the host's clock.
+        upload_us: all inputs from page-locked memory to the device; ``None`` where nothing is copied.
+        download_us: all outputs back.
+    """
+
+    cold_start_us: float
+    upload_us: float | None = None
+    download_us: float | None = None
+
+    def context(self) -> dict[str, str]:
+        """What a baseline records beside a run, with units."""
+        return {name: f"{value:.1f}" for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FirstCall:
+    """The first inference at a shape, against those that follow.
+
+    Attributes:
+        shapes: of the inputs.
+        first_us: from the new input to the result, by the host's clock: a shape switch may allocate and compile.
+        steady_us: the same, once the shape is known (median).
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    first_us: float
+    steady_us: float
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """One session: summarised times, the layer behind each column, and what else was seen."""
+
+    session: Session
+    layers: tuple[Layer, ...]
+    overheads: Overheads
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run: its sessions, the layer behind each column, and what else was seen (medians over the sessions)."""
+
+    run: Run
+    layers: tuple[Layer, ...]
+    overheads: Overheads
 
 
 DEFAULT_ITERATIONS = 67
 """Kalibera and Jones' optimum for iterations of 5 ms and 5 s of start-up lies at 141, of 50 ms at 44."""
 
 
-def measure_run(
-    engine: Engine, feed: Feed, plan: Plan, *, context: dict[str, str], disturbed: str = ""
-) -> tuple[Run, tuple[Layer, ...]]:
+def measure_run(engine: Engine, feed: Feed, plan: Plan, *, context: dict[str, str], disturbed: str = "") -> Measurement:
     """Measure one run.
 
     Args:
@@ -56,55 +122,113 @@ def measure_run(
         context: recorded with the run.
         disturbed: why the machine is not to be trusted, if that is known beforehand.
 
-    Returns:
-        the run, and the layer behind each of its columns.
-
     Raises:
         NotRunnableError: this machine cannot run the engine.
+        EngineError: the runtime failed, or cannot do what the plan says.
     """
-    sessions = []
-    layers: tuple[Layer, ...] = ()
-    for _ in range(plan.sessions):
-        session, layers = measure_session(engine, feed, plan.iterations, disturbed=disturbed)
-        sessions.append(session)
+    results = measure_sessions(engine, feed, plan, disturbed=disturbed)
     state = telemetry.read(engine.info.device)
-    return Run(sessions, {**context, **(state.context() if state else {})}), layers
+    overheads = _median_of([result.overheads for result in results])
+    run = Run(
+        [result.session for result in results],
+        {**context, **overheads.context(), **(state.context() if state else {})},
+    )
+    return Measurement(run, results[0].layers, overheads)
 
 
-def measure_session(
-    engine: Engine, feed: Feed, iterations: int | None, *, disturbed: str = ""
-) -> tuple[Session, tuple[Layer, ...]]:
-    """One session: the engine in one fresh context, its layers in another."""
+def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "") -> list[SessionResult]:
+    """The sessions of a plan, one after the other, while no other timing test uses the device."""
+    engine.require_runnable()
+    with alone_on(engine.info.device) as waited_in_vain:
+        why = disturbed or waited_in_vain
+        if plan.processes:
+            from pytest_trtgray.timing.processes import measure_in_process
+
+            return [measure_in_process(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
+        return [measure_session(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
+
+
+def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "", family: int = 1) -> SessionResult:
+    """One session: the engine in one fresh context, its layers in another.
+
+    Args:
+        engine: runnable here.
+        feed: the input of every inference.
+        plan: how much; its number of sessions does not matter here.
+        disturbed: why the machine is not to be trusted, if that is known beforehand.
+        family: see :func:`pytest_trtgray.timing.telemetry.read`.
+    """
     engine.require_runnable()
     device = engine.info.device
-    before = telemetry.read(device)
-    with engine.timing_context(feed, profiled=False) as plain:
+    before = telemetry.read(device, family=family)
+    started = time.perf_counter()
+    with engine.timing_context(feed, profiled=False, options=plan.options) as plain:
+        plain.run()
+        cold_start_us = (time.perf_counter() - started) * 1e6
         steady_us = _warm_up(plain)
-        count = iterations or _affordable(steady_us)
+        count = plan.iterations or _affordable(steady_us)
         latency = [plain.run() for _ in range(count)]
-        busy = telemetry.read(device)
-    with engine.timing_context(feed, profiled=True) as profiled:
+        busy = telemetry.read(device, family=family)
+        transfers = [moved for _ in range(TRANSFERS) if (moved := plain.transfers()) is not None]
+    with engine.timing_context(feed, profiled=True, options=plan.options) as profiled:
+        profiled.run()
         _warm_up(profiled)
         for _ in range(count):
             profiled.run()
         times = profiled.layer_times()[-count:]
     layers, table = _tabulate(engine.layers, times)
+    after = telemetry.read(device, family=family)
     session = Session.from_samples(
         table,
         latency,
         layers=layers,
         clock_mhz=busy.sm_mhz if busy else None,
-        disturbed=disturbed or telemetry.first_disturbance((before, busy, telemetry.read(device))),
+        disturbed=disturbed or telemetry.first_disturbance((before, busy, after)),
     )
-    return session, layers
+    upload, download = np.median(transfers, axis=0) if transfers else (None, None)
+    return SessionResult(session, layers, Overheads(cold_start_us, _number(upload), _number(download)))
+
+
+def first_calls(
+    engine: Engine, feeds: Sequence[Feed], options: TimingOptions = DEFAULT_TIMING
+) -> tuple[FirstCall, ...]:
+    """What a change of shape costs: each feed in turn, in one fresh context.
+
+    Args:
+        engine: runnable here.
+        feeds: in the order in which the shapes change.
+        options: ``kept_kernels=False`` for a machine that has never seen the engine.
+
+    Raises:
+        NotRunnableError: this machine cannot run the engine.
+    """
+    engine.require_runnable()
+    if not feeds:
+        return ()
+    found = []
+    with (
+        alone_on(engine.info.device),
+        engine.timing_context(feeds[0], profiled=False, options=options) as context,
+    ):
+        for feed in feeds:
+            first = _bind_and_run(context, feed)
+            steady = float(np.median([_bind_and_run(context, feed) for _ in range(WARMUP_BLOCK)]))
+            found.append(FirstCall(requested(engine.info.inputs, engine.checked(feed)), first, steady))
+    return tuple(found)
+
+
+def _bind_and_run(context: TimingContext, feed: Feed) -> float:
+    started = time.perf_counter()
+    context.bind(feed)
+    context.run()
+    return (time.perf_counter() - started) * 1e6
 
 
 def _warm_up(context: TimingContext) -> float:
     """Run until two blocks in a row agree; returns the median of the last block, microseconds."""
     started = time.perf_counter()
-    context.run()  # allocations, just-in-time compilation: says nothing about the steady state
     previous = float("inf")
-    runs = 1
+    runs = 1  # the first one, before this, allocated and compiled
     while True:
         block: list[float] = []
         while len(block) < WARMUP_BLOCK and (
@@ -139,3 +263,19 @@ def _tabulate(layers: Sequence[Layer], times: Sequence[dict[str, float]]) -> tup
         listed[name] = Layer(name=name, kind="unlisted")
     table = np.array([[iteration.get(name, 0.0) for name in listed] for iteration in times])
     return tuple(listed.values()), table
+
+
+def _median_of(overheads: Sequence[Overheads]) -> Overheads:
+    def median(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.median(known)) if known else None
+
+    return Overheads(
+        median([each.cold_start_us for each in overheads]) or 0.0,
+        median([each.upload_us for each in overheads]),
+        median([each.download_us for each in overheads]),
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)

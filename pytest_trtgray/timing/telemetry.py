@@ -37,6 +37,7 @@ class Reading:
         temperature_c: of the chip.
         power_w: drawn now.
         power_limit_w: enforced limit.
+        utilisation_percent: part of the last second or so in which the GPU computed anything.
         slowdowns: reasons for reduced clocks that make times worthless.
         others: processes on the GPU besides this one.
         driver: version of the driver.
@@ -47,6 +48,7 @@ class Reading:
     temperature_c: float | None = None
     power_w: float | None = None
     power_limit_w: float | None = None
+    utilisation_percent: float | None = None
     slowdowns: tuple[str, ...] = ()
     others: int = 0
     driver: str = ""
@@ -68,6 +70,7 @@ class Reading:
             "temperature_c": self.temperature_c,
             "power_w": self.power_w,
             "power_limit_w": self.power_limit_w,
+            "utilisation_percent": self.utilisation_percent,
         }
         return {
             **{name: f"{value:g}" for name, value in found.items() if value is not None},
@@ -75,8 +78,13 @@ class Reading:
         }
 
 
-def read(device: DeviceInfo | None) -> Reading | None:
-    """Look at a GPU; ``None`` for a CPU, and where NVML or its Python package is missing."""
+def read(device: DeviceInfo | None, *, family: int = 1) -> Reading | None:
+    """Look at a GPU; ``None`` for a CPU, and where NVML or its Python package is missing.
+
+    Args:
+        device: to look at.
+        family: how many processes on the GPU belong to this measurement: this one, and a parent that waits.
+    """
     if device is None or device.kind != "gpu" or not is_installed("pynvml"):
         return None
     nvml = quiet_import("pynvml")
@@ -100,7 +108,8 @@ def read(device: DeviceInfo | None) -> Reading | None:
         power_w=None if milliwatts is None else round(milliwatts / 1e3, 1),
         power_limit_w=None if limit is None else round(limit / 1e3, 1),
         slowdowns=tuple(text for bit, text in _SLOWDOWNS.items() if reasons & bit),
-        others=_others(ask("nvmlDeviceGetComputeRunningProcesses") or ()),
+        utilisation_percent=getattr(ask("nvmlDeviceGetUtilizationRates"), "gpu", None),
+        others=_others(ask("nvmlDeviceGetComputeRunningProcesses") or (), family),
         driver=_driver(nvml),
     )
 
@@ -121,14 +130,15 @@ def _handle(index: int) -> Any:
         return None
 
 
-def _others(processes: Any) -> int:
-    """Processes that are not this one.
+def _others(processes: Any, family: int = 1) -> int:
+    """Processes that do not belong to this measurement.
 
-    In a container NVML reports the host's process numbers, so this process cannot be told from the others; it
-    is one of them, because its context exists while it is measured.
+    In a container NVML reports the host's process numbers, so ours cannot be told from the others; they are
+    among them, because their contexts exist while something is measured.
     """
     pids = {process.pid for process in processes}
-    return len(pids - {os.getpid()}) if os.getpid() in pids else max(len(pids) - 1, 0)
+    ours = {os.getpid(), os.getppid()} if family > 1 else {os.getpid()}
+    return len(pids - ours) if os.getpid() in pids else max(len(pids) - family, 0)
 
 
 def _driver(nvml: Any) -> str:

@@ -72,7 +72,8 @@ def test_fp16(folder: Path, options: LoadOptions) -> None:
 
 def test_layers_are_timed_under_their_listed_names(net: Engine) -> None:
     feed = make_feed(net.info.inputs, {"x": (8, 3, 16, 16)})
-    run, layers = measure_run(net, feed, Plan(sessions=2, iterations=20), context={})
+    measured = measure_run(net, feed, Plan(sessions=2, iterations=20), context={})
+    run, layers = measured.run, measured.layers
     assert len(run.sessions) == 2
     assert {layer.name for layer in layers} <= {layer.name for layer in net.layers}
     assert any("/stem/Conv" in node for layer in layers for node in layer.onnx_nodes)

@@ -45,6 +45,7 @@ def test_the_device_is_the_gpu_and_nodes_are_timed(engine: OnnxRuntimeEngine) ->
     assert engine.info.device.kind == "gpu"
     assert engine.timing_method["provider"] == CUDA
     feed = make_feed(engine.info.inputs, {"x": (8, 3, 16, 16)})
-    run, layers = measure_run(engine, feed, Plan(sessions=1, iterations=10), context={})
+    measured = measure_run(engine, feed, Plan(sessions=1, iterations=10), context={})
+    run, layers = measured.run, measured.layers
     assert {layer.name for layer in layers} <= {layer.name for layer in engine.layers}
     assert len(run.sessions) == 1

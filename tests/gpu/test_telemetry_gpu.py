@@ -43,7 +43,7 @@ def test_a_run_knows_its_clock_and_is_not_disturbed(tmp_path: Path, runtime: str
     options = LoadOptions(runtime=runtime, cache_dir=tmp_path / "cache")  # type: ignore[arg-type]
     engine = load_engine(models.conv_net(tmp_path / "net.onnx"), options)
     feed = make_feed(engine.info.inputs, {"x": (8, 3, 16, 16)})
-    run, _ = measure_run(engine, feed, Plan(sessions=1, iterations=20), context={})
+    run = measure_run(engine, feed, Plan(sessions=1, iterations=20), context={}).run
     assert run.disturbed == ""
     assert run.sessions[0].clock_mhz
     assert {"sm_mhz", "power_limit_w", "driver"} <= set(run.context)

@@ -128,12 +128,12 @@ def test_a_good_engine_without_a_gpu_is_skipped_with_a_reason(project: Project, 
     project.mlp()
     project.record("--trt-engine=mlp.onnx", "--trt-runtime=tensorrt_rtx", "-k", "structure")
     (engine,) = (project.path / ".trtgray_cache").glob("*.engine")
-    result = project.run(f"--trt-engine=built={engine}", "-rs")
+    result = project.run(f"--trt-engine=built={engine}", "--trt-allow-unlisted", "-rs")
     result.assert_outcomes(skipped=5)
     assert result.ret == pytest.ExitCode.OK
     assert "Give the .onnx" not in text(result)
     assert "needs a GPU: no NVIDIA driver on this machine" in text(result)
-    required = project.run(f"--trt-engine=built={engine}", "--trt-require-gpu")
+    required = project.run(f"--trt-engine=built={engine}", "--trt-allow-unlisted", "--trt-require-gpu")
     assert required.ret == pytest.ExitCode.USAGE_ERROR
 
 

@@ -44,7 +44,7 @@ def encoder(folder: Path) -> Path:
 def built(mlp: Path) -> tuple[bytes, dict[str, Any]]:
     """The MLP as an engine of TensorRT for RTX, and what its build told."""
     pytest.importorskip("tensorrt_rtx")
-    from pytest_trtgray.engines.tensorrt import BuildRequest, build
+    from pytest_trtgray.engines.building import BuildRequest, build
 
     model = OnnxModel(mlp)
     profiles, _ = resolve_profiles(model.inputs, ())

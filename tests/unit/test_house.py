@@ -24,10 +24,10 @@ ALLOWED = {
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
-    "tensorrt": {"engines/tensorrt.py"},
-    "tensorrt_rtx": {"engines/tensorrt.py"},
-    "polygraphy": {"engines/tensorrt.py"},
-    "onnxruntime": {"engines/onnxruntime.py"},
+    "tensorrt": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
+    "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
+    "polygraphy": {"engines/building.py"},
+    "onnxruntime": {"engines/onnxruntime.py", "engines/precision.py"},
     "pytest": {
         "fixtures.py",
         "fuzzing.py",

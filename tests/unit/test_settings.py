@@ -16,7 +16,11 @@ OPTIONS: dict[str, Any] = {
     "trt_opt_shapes": [],
     "trt_max_shapes": [],
     "trt_runtime": "auto",
-    "trt_device": 0,
+    "trt_device": None,
+    "trt_shadow": "auto",
+    "trt_allow_unlisted": False,
+    "trt_timing_processes": False,
+    "trt_cuda_graph": False,
     "trt_update_baselines": False,
     "trt_prune_baselines": False,
     "trt_baseline_dir": None,
@@ -36,6 +40,7 @@ INI: dict[str, Any] = {
     "trt_rtol": None,
     "trt_atol": None,
     "trt_cache_dir": ".trtgray_cache",
+    "trt_tactic_sources": [],
     "trt_identity": [],
 }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trtgray.accuracy.shadow import Shadow, derivations, derive_fp32
+from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
 from pytest_trtgray.feeds import make_feed
 from tests import models
@@ -202,7 +203,7 @@ class TestHalfPrecision:
             del branch.node[:]
             branch.node.extend([*down, inner, up])
 
-        assert derivations(proto) == ("FP16 widened",)
+        assert derivations(OnnxModel(models.write(proto, tmp_path / "half.onnx"))) == ("FP16 widened",)
 
     def test_no_half_is_left(self, encoder: Path, tmp_path: Path) -> None:
         half = models.to_fp16(encoder, tmp_path / "half.onnx")
@@ -353,7 +354,7 @@ class TestQuantised:
             branch.node.extend(kept)
         feed = {"x": np.full((2, 4), 0.123456, np.float32)}
 
-        assert derivations(proto) == ("Q/DQ removed",)
+        assert derivations(OnnxModel(models.write(proto, tmp_path / "inner.onnx"))) == ("Q/DQ removed",)
         np.testing.assert_array_equal(
             output_of(models.write(proto, tmp_path / "inner.onnx"), feed, tmp_path), output_of(path, feed, tmp_path)
         )

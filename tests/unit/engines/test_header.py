@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_trtgray.engines.flavour import check_version, version_of
 from pytest_trtgray.engines.header import HEADER_BYTES, describe_content, read_header
-from pytest_trtgray.engines.tensorrt import check_version, version_of
 from pytest_trtgray.errors import EngineError
 
 Built = tuple[bytes, dict[str, Any]]

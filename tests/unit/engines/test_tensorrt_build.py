@@ -25,7 +25,9 @@ from tests import models
 
 pytest.importorskip("tensorrt_rtx")
 
-from pytest_trtgray.engines.tensorrt import BuildRequest, TensorRTEngine, build, version_of
+from pytest_trtgray.engines.building import BuildRequest, build
+from pytest_trtgray.engines.flavour import version_of
+from pytest_trtgray.engines.tensorrt import TensorRTEngine
 
 Built = tuple[bytes, dict[str, Any]]
 needs_no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
@@ -178,7 +180,7 @@ class TestLoading:
     def test_from_the_cache_the_second_time(self, mlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         options = LoadOptions("tensorrt_rtx", cache_dir=tmp_path / "cache")
         first = load_engine(mlp, options, name="net")
-        monkeypatch.setattr("pytest_trtgray.engines.tensorrt.build", lambda *_: pytest.fail("built again"))
+        monkeypatch.setattr("pytest_trtgray.engines.building.build", lambda *_: pytest.fail("built again"))
         second = load_engine(mlp, options)
 
         assert (first.info.name, second.info.name) == ("net", "mlp")

@@ -35,7 +35,7 @@ def ort_layers(path: Path, shapes: str = "") -> list[Layer]:
 
 def rtx_layers(path: Path, shapes: str = "") -> list[Layer]:
     pytest.importorskip("tensorrt_rtx")
-    from pytest_trtgray.engines.tensorrt import BuildRequest, build
+    from pytest_trtgray.engines.building import BuildRequest, build
 
     model = OnnxModel(path)
     requests = [ShapeRequest(*(parse_shapes(shapes),) * 3)] if shapes else []

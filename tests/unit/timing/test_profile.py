@@ -93,7 +93,8 @@ def test_check_asks_the_fixture() -> None:
 def test_of_a_real_encoder(encoder: Path) -> None:
     engine = ort_engine(encoder, "ids:2x8,mask:2x1x1x8")
     feed = make_feed(engine.info.inputs, {"ids": (2, 8), "mask": (2, 1, 1, 8)})
-    run, layers = measure_run(engine, feed, Plan(1, 5), context={})
+    measurement = measure_run(engine, feed, Plan(1, 5), context={})
+    run, layers = measurement.run, measurement.layers
     measured = Profile(engine.info, {}, run, layer_times(run, layers), engine.timing_method)
     blocks = measured.group("encoder.layer.*")
     halves = [measured.group(f"encoder.layer.{index}") for index in (0, 1)]

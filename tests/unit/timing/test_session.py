@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_trtgray.engines.base import Engine, Feed, TimingContext
+from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.model import EngineInfo, Layer
 from pytest_trtgray.errors import NotRunnableError
 from pytest_trtgray.feeds import make_feed
 from pytest_trtgray.timing import session as module
-from pytest_trtgray.timing.gate import Baseline, judge
+from pytest_trtgray.timing.gate import Baseline, Run, Session, judge
 from pytest_trtgray.timing.session import Plan, measure_run, measure_session
 from tests.unit.helpers import layer, ort_engine
+
+
+def one_session(engine: Engine, feed: Feed, iterations: int) -> tuple[Session, tuple[Layer, ...]]:
+    result = measure_session(engine, feed, Plan(iterations=iterations))
+    return result.session, result.layers
+
+
+def one_run(engine: Engine, feed: Feed, plan: Plan, **keywords: Any) -> tuple[Run, tuple[Layer, ...]]:
+    measured = measure_run(engine, feed, plan, **keywords)
+    return measured.run, measured.layers
 
 
 class ScriptedContext:
@@ -30,6 +40,12 @@ class ScriptedContext:
         self.runs += 1
         # a first call that compiles, a few that are not steady yet
         return {1: 50_000.0, 2: 4_000.0, 3: 2_000.0}.get(self.runs, 1_000.0)
+
+    def bind(self, feed: Feed) -> None:
+        self.runs = 0
+
+    def transfers(self) -> tuple[float, float] | None:
+        return self.engine.moved
 
     def layer_times(self) -> list[dict[str, float]]:
         if not self.profiled:
@@ -46,6 +62,7 @@ class ScriptedEngine(Engine):
         self.records, self.notes, self.blocked = (), (), blocked
         self._layers, self.times = layers, times
         self.contexts: list[ScriptedContext] = []
+        self.moved: tuple[float, float] | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -56,7 +73,9 @@ class ScriptedEngine(Engine):
         return {}
 
     @contextmanager
-    def timing_context(self, feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+    def timing_context(
+        self, feed: Feed, *, profiled: bool, options: TimingOptions = DEFAULT_TIMING
+    ) -> Iterator[TimingContext]:
         context = ScriptedContext(self, profiled=profiled)
         self.contexts.append(context)
         yield context
@@ -72,7 +91,7 @@ def scripted(**times: float) -> ScriptedEngine:
 class TestScripted:
     def test_layers_and_engine_come_from_contexts_of_their_own(self) -> None:
         engine = scripted(a=10.0, b=30.0)
-        session, layers = measure_session(engine, {}, 20)
+        session, layers = one_session(engine, {}, 20)
 
         assert [context.profiled for context in engine.contexts] == [False, True]
         assert [each.name for each in layers] == ["a", "b"]
@@ -81,41 +100,42 @@ class TestScripted:
         assert session.iterations == 20
 
     def test_warm_up_is_not_measured(self) -> None:
-        session, _ = measure_session(scripted(a=10.0), {}, 12)
+        session, _ = one_session(scripted(a=10.0), {}, 12)
 
         assert list(session.log_us) == pytest.approx([math.log(10)])
         assert session.log_se == (0.0,)
 
     def test_every_session_is_fresh(self) -> None:
         engine = scripted(a=10.0)
-        run, _ = measure_run(engine, {}, Plan(sessions=4, iterations=10), context={"host": "ci"})
+        run, _ = one_run(engine, {}, Plan(sessions=4, iterations=10), context={"host": "ci"})
 
         assert len(run.sessions) == 4
         assert len(engine.contexts) == 8
-        assert run.context == {"host": "ci"}
+        assert run.context["host"] == "ci"
+        assert set(run.context) == {"host", "cold_start_us"}
 
     def test_why_it_is_disturbed(self) -> None:
-        run, _ = measure_run(scripted(a=1.0), {}, Plan(2, 10), context={}, disturbed="other workers")
+        run, _ = one_run(scripted(a=1.0), {}, Plan(2, 10), context={}, disturbed="other workers")
 
         assert run.disturbed == "other workers"
 
     def test_layers_that_the_profiler_never_names_have_no_column(self) -> None:
         engine = ScriptedEngine((layer("host", "/shape"), layer("a", "/a")), {"a": 10.0})
-        session, layers = measure_session(engine, {}, 10)
+        session, layers = one_session(engine, {}, 10)
 
         assert [each.name for each in layers] == ["a"]
         assert session.layers == ("/a",)
 
     def test_names_that_the_engine_does_not_list_lose_no_time(self) -> None:
         engine = ScriptedEngine((layer("a", "/a"),), {"a": 10.0, "unlisted": 5.0})
-        session, layers = measure_session(engine, {}, 10)
+        session, layers = one_session(engine, {}, 10)
 
         assert [each.name for each in layers] == ["a", "unlisted"]
         assert np.exp(session.log_us).sum() == pytest.approx(15)
 
     def test_columns_are_in_the_engines_order(self) -> None:
         engine = ScriptedEngine((layer("b", "/b"), layer("a", "/a")), {"a": 10.0, "b": 20.0})
-        session, _ = measure_session(engine, {}, 10)
+        session, _ = one_session(engine, {}, 10)
 
         assert session.layers == ("/b", "/a")
         np.testing.assert_allclose(np.exp(session.log_us), [20, 10])
@@ -123,7 +143,7 @@ class TestScripted:
     def test_an_engine_that_cannot_run(self) -> None:
         engine = ScriptedEngine((), {}, blocked="no NVIDIA driver on this machine")
         with pytest.raises(NotRunnableError, match="no NVIDIA driver"):
-            measure_session(engine, {}, 10)
+            one_session(engine, {}, 10)
         assert engine.contexts == []
 
     def test_a_slow_engine_gets_fewer_iterations(self) -> None:
@@ -135,9 +155,9 @@ class TestScripted:
     def test_a_planted_slowdown_end_to_end(self) -> None:
         fast = {f"l{index}": 10.0 + index for index in range(10)}
         engine = scripted(**fast)
-        baseline = Baseline([measure_run(engine, {}, Plan(2, 10), context={})[0] for _ in range(4)])
+        baseline = Baseline([one_run(engine, {}, Plan(2, 10), context={})[0] for _ in range(4)])
         slowed = scripted(**{**fast, "l4": 20.0})
-        verdict = judge(baseline, measure_run(slowed, {}, Plan(2, 10), context={})[0])
+        verdict = judge(baseline, one_run(slowed, {}, Plan(2, 10), context={})[0])
 
         assert [judged.key for judged in verdict.layers if judged.outcome == "slower"] == ["/l4"]
 
@@ -156,7 +176,7 @@ class TestReal:
     def test_onnxruntime(self, conv_net: Path) -> None:
         engine = ort_engine(conv_net)
         feed = make_feed(engine.info.inputs, {"x": (2, 3, 16, 16)})
-        run, layers = measure_run(engine, feed, Plan(sessions=2, iterations=5), context={})
+        run, layers = one_run(engine, feed, Plan(sessions=2, iterations=5), context={})
 
         assert run.iterations == 10
         assert len(layers) == len(run.layers) == len(engine.layers)
@@ -165,7 +185,7 @@ class TestReal:
 
     def test_one_iteration(self, mlp: Path) -> None:
         engine = ort_engine(mlp)
-        session, _ = measure_session(engine, make_feed(engine.info.inputs, {"x": (1, 8)}), 1)
+        session, _ = one_session(engine, make_feed(engine.info.inputs, {"x": (1, 8)}), 1)
 
         assert session.iterations == 1
         assert session.log_se == (0.0, 0.0)

@@ -1,0 +1,315 @@
+"""Building engines, through Polygraphy: flags, calibration, timing cache, and what the build said.
+
+A network is strongly typed where the flavour can do that and no precision was asked for: its types are those
+of the ONNX model. Full TensorRT up to 10 also takes a precision as a flag; it then chooses layer by layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.cuda import cuda
+from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, recorder_of, version_of
+from pytest_trtgray.engines.header import Flavour
+from pytest_trtgray.engines.layer_listing import layers_from_log, layers_to_rows, memory_from_log
+from pytest_trtgray.engines.model import ShapeProfile, format_shape
+from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.errors import EngineError, NotRunnableError
+from pytest_trtgray.files import locked, write_atomically
+from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.vendor import is_installed, quiet_import
+
+_SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
+_MAX_KEPT_MESSAGE = 20_000
+_FLAGS = {"fp16": ("FP16",), "bf16": ("BF16",), "fp8": ("FP8",), "int8": ("INT8",), "fp32": ()}
+"""Flags of a weakly typed build. What a precision is not meant for stays in FP32, as it does in a Q/DQ model."""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        flavour: which TensorRT.
+        profiles: optimization profiles.
+        tf32: whether FP32 layers may compute in TF32 (TensorRT's default); off for a reference.
+        precision: flag of a weakly typed build (:func:`is_weakly_typed`); empty for the model's own types.
+        calibration: inputs from which an INT8 build without Q/DQ nodes takes its ranges.
+        tactic_sources: names of ``TacticSource``; empty for TensorRT's default.
+        device: CUDA device on which kernels are tried.
+        timing_cache: file that keeps measured kernels from build to build.
+    """
+
+    flavour: Flavour
+    profiles: tuple[ShapeProfile, ...]
+    tf32: bool = True
+    precision: str = ""
+    calibration: tuple[Feed, ...] = ()
+    tactic_sources: tuple[str, ...] = ()
+    device: int = 0
+    timing_cache: Path | None = None
+
+
+def is_weakly_typed(flavour: Flavour) -> bool:
+    """Whether precision is a flag of the builder: full TensorRT 8.5 to 10.
+
+    TensorRT for RTX 1.4 still has the flags' names, and rejects them.
+    """
+    return flavour == "tensorrt" and hasattr(quiet_import(flavour).BuilderFlag, "FP16")
+
+
+def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any]]:
+    """Build an engine with detailed layer information.
+
+    Returns:
+        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records``, ``build_s``.
+
+    Raises:
+        EngineError: the model does not parse or does not build; carries the first cause from the log.
+        NotRunnableError: building needs a GPU that is not there.
+    """
+    if request.flavour == "tensorrt" and find_gpu(request.device) is None:
+        raise NotRunnableError(
+            model.path.name,
+            f"building with TensorRT needs a GPU: {no_gpu_reason(request.device)}",
+            "Use --trt-runtime=tensorrt_rtx, whose builder needs none, or run on a GPU machine.",
+        )
+    backend = polygraphy_of(request.flavour)
+    started = time.perf_counter()
+    with (
+        SINK.collect("build") as records,
+        native_stderr(),
+        warnings.catch_warnings(),
+        primary_context(request.device),
+    ):
+        warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
+        try:
+            engine = _build(backend, model, request)
+        except backend.error as error:
+            raise EngineError(
+                model.path,
+                f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
+                + first_cause(records, str(error)),
+                "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            ) from None
+    messages = [record.message for record in records]
+    memory = memory_from_log(messages)
+    facts = {
+        "layers": layers_to_rows(layers_from_log(messages)),
+        "memory": {name: value for name, value in vars(memory).items() if value is not None},
+        "records": [_kept(record) for record in records if record.severity != "verbose"],
+        "build_s": round(time.perf_counter() - started, 3),
+    }
+    return engine, facts
+
+
+def primary_context(device_index: int) -> AbstractContextManager[Any]:
+    """The context in which engines are built and run; on a machine without a GPU or PyCUDA, none."""
+    usable = is_installed("pycuda") and find_gpu(device_index) is not None
+    return cuda(device_index).current() if usable else contextlib.nullcontext()
+
+
+class _Polygraphy:
+    def __init__(self, flavour: Flavour) -> None:
+        config = quiet_import("polygraphy.config")
+        config.USE_TENSORRT_RTX = flavour == "tensorrt_rtx"
+        self.trt = quiet_import("polygraphy.backend.trt")
+        self.rtx = quiet_import("polygraphy.backend.tensorrt_rtx") if flavour == "tensorrt_rtx" else None
+        self.error = quiet_import("polygraphy.exception").PolygraphyException
+        quiet_import("polygraphy.logger").G_LOGGER.module_severity = _SILENT
+        quiet_import("polygraphy.backend.trt.util").TRT_LOGGER = logger_of(flavour)
+
+
+_flavour_in_use: list[Flavour] = []
+
+
+def polygraphy_of(flavour: Flavour) -> _Polygraphy:
+    """Polygraphy's backend of a flavour, quiet and with this process's logger.
+
+    Raises:
+        EngineError: Polygraphy decides for one flavour when its backend is imported, for the whole process.
+    """
+    if _flavour_in_use and _flavour_in_use[0] != flavour:
+        raise EngineError(
+            PRODUCT[flavour],
+            f"this process already uses {PRODUCT[_flavour_in_use[0]]}",
+            "Test the two flavours in two runs of pytest.",
+        )
+    _flavour_in_use[:] = [flavour]
+    return _cached_polygraphy(flavour)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_polygraphy(flavour: Flavour) -> _Polygraphy:
+    return _Polygraphy(flavour)
+
+
+def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> bytes:
+    trt = quiet_import(request.flavour)
+    weak = is_weakly_typed(request.flavour)
+    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") and not (weak and request.precision)
+    with SINK.phase("parse"):
+        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
+    builder, parsed = network[0], network[1]
+    if parsed.num_layers == 0:
+        raise backend.error("the parser found no layers")
+    options: dict[str, Any] = {
+        "profiles": [_to_polygraphy(backend, profile) for profile in request.profiles],
+        "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
+    }
+    if request.tactic_sources:
+        options["tactic_sources"] = _tactic_sources(trt, request)
+    if weak and not typed:
+        options |= _weak_options(backend, model, request)
+    make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
+    config = make_config(**options)(builder, parsed)
+    _set_tf32(trt, config, request.tf32)
+    with _kept_timings(config, request), _recorded(builder, request.flavour):
+        return bytes(backend.trt.engine_bytes_from_network(network, config=config))
+
+
+def _weak_options(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> dict[str, Any]:
+    """Precision flags as arguments of Polygraphy's configuration."""
+    trt = quiet_import(request.flavour)
+    wanted = _FLAGS[request.precision] if request.precision else _flags_of_model(model)
+    missing = [name for name in wanted if not hasattr(trt.BuilderFlag, name)]
+    if missing:
+        raise EngineError(
+            model.path,
+            f"{PRODUCT[request.flavour]} {version_of(request.flavour)} has no {missing[0]}, "
+            f"so it cannot build precision={request.precision!r}",
+            "Choose another precision.",
+        )
+    options: dict[str, Any] = {name.lower(): True for name in wanted}
+    if "INT8" in wanted and not model.is_quantised:
+        _check_calibration(model, request)
+        options["calibrator"] = backend.trt.Calibrator(data_loader=[dict(feed) for feed in request.calibration])
+        options["calibration_profile"] = _calibration_profile(backend, request.profiles[0])
+    return options
+
+
+def _flags_of_model(model: OnnxModel) -> tuple[str, ...]:
+    """What a TensorRT without strong typing (8.5 to 9.0) has to allow, for the model's own types to stand."""
+    found = ["INT8"] if model.is_quantised else []
+    return (*(["FP16"] if model.uses_float16 else []), *found)
+
+
+def _calibration_profile(backend: _Polygraphy, profile: ShapeProfile) -> Any:
+    """The calibration profile: TensorRT calibrates at the optimal shapes only."""
+    made = backend.trt.Profile()
+    for name, bounds in profile.items():
+        made.add(name, bounds.opt, bounds.opt, bounds.opt)
+    return made
+
+
+def _check_calibration(model: OnnxModel, request: BuildRequest) -> None:
+    """Other shapes than the optimal ones are an illegal memory access, after which the process is lost."""
+    if not request.calibration:
+        raise EngineError(
+            model.path,
+            "INT8 needs inputs to calibrate with, or a model with Q/DQ nodes",
+            "Give trt_build(..., calibration=[feed, ...]) with real inputs.",
+        )
+    for index, feed in enumerate(request.calibration):
+        for name, bounds in request.profiles[0].items():
+            if name not in feed or tuple(feed[name].shape) != bounds.opt:
+                found = format_shape(tuple(feed[name].shape)) if name in feed else "nothing"
+                raise EngineError(
+                    model.path,
+                    f"calibration feed {index} gives {found} for input {name!r}; TensorRT calibrates at the optimal "
+                    f"shape of the first profile, {format_shape(bounds.opt)}",
+                    "Give feeds of that shape, or set --trt-opt-shapes.",
+                )
+
+
+def _tactic_sources(trt: Any, request: BuildRequest) -> list[Any]:
+    unknown = [name for name in request.tactic_sources if not hasattr(trt.TacticSource, name)]
+    if unknown:
+        raise EngineError(
+            PRODUCT[request.flavour],
+            f"{version_of(request.flavour)} has no tactic source {unknown[0]!r}",
+            f"It has: {', '.join(sorted(trt.TacticSource.__members__))} (ini option trt_tactic_sources).",
+        )
+    return [getattr(trt.TacticSource, name) for name in request.tactic_sources]
+
+
+def _set_tf32(trt: Any, config: Any, allowed: bool) -> None:
+    """TF32 is on by default everywhere; Polygraphy switches it off unless told otherwise."""
+    (config.set_flag if allowed else config.clear_flag)(trt.BuilderFlag.TF32)
+
+
+@contextlib.contextmanager
+def _recorded(builder: Any, flavour: Flavour) -> Iterator[None]:
+    """With the error recorder attached, after parsing; see :func:`~pytest_trtgray.engines.flavour.recorder_of`."""
+    builder.error_recorder = recorder_of(flavour)
+    try:
+        yield
+    finally:
+        builder.error_recorder = None
+
+
+@contextlib.contextmanager
+def _kept_timings(config: Any, request: BuildRequest) -> Iterator[None]:
+    """Load the timing cache before a build and keep what the build has measured.
+
+    TensorRT for RTX measures nothing while it builds. A file that cannot be used costs time only.
+    """
+    path = request.timing_cache
+    if path is None or request.flavour == "tensorrt_rtx":
+        yield
+        return
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        stored = b""
+    cache = config.create_timing_cache(stored) or config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+    yield
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            measured = config.get_timing_cache()
+            now = path.read_bytes() if path.exists() else b""
+            if now != stored:  # another process has written meanwhile
+                measured.combine(config.create_timing_cache(now), True)
+            write_atomically(path, bytes(measured.serialize()))
+
+
+def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
+    made = backend.trt.Profile()
+    for name, bounds in profile.items():
+        made.add(name, bounds.min, bounds.opt, bounds.max)
+    return made
+
+
+def _kept(record: Record) -> dict[str, Any]:
+    kept = record.to_dict()
+    kept["message"] = record.message[:_MAX_KEPT_MESSAGE]
+    return kept
+
+
+def timing_cache_path(folder: Path, flavour: Flavour, device: int) -> Path | None:
+    """Where a flavour's timings of a GPU are kept; ``None`` where there is no GPU."""
+    gpu = find_gpu(device)
+    if gpu is None:
+        return None
+    name = "".join(char if char.isalnum() else "-" for char in gpu.name.lower())
+    return folder / f"{flavour}-{version_of(flavour)}.{name}.{gpu.sm}.timings"
+
+
+def shown_profiles(profiles: Sequence[ShapeProfile]) -> list[dict[str, list[tuple[int, ...]]]]:
+    """Profiles as part of a cache key."""
+    return [
+        {name: [bounds.min, bounds.opt, bounds.max] for name, bounds in sorted(profile.items())} for profile in profiles
+    ]
