@@ -345,7 +345,7 @@ def _random_feeds(file: Path, shapes: Sequence[Any]) -> tuple[Feed, ...]:
     if model.is_quantised:
         return ()
     profiles, _ = resolve_profiles(model.inputs, tuple(shapes))
-    return tuple(make_feed(model.inputs, opt_shapes(profiles[0]), seed) for seed in range(RANDOM_CALIBRATION))
+    return tuple(make_feed(model.inputs, opt_shapes(profiles[-1]), seed) for seed in range(RANDOM_CALIBRATION))
 
 
 def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Feed:

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
+from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, recorder_of, version_of
 from pytest_trtgray.engines.header import Flavour
-from pytest_trtgray.engines.layer_listing import layers_from_log, layers_to_rows, memory_from_log
+from pytest_trtgray.engines.layer_listing import datatype, layers_from_log, layers_to_rows, memory_from_log
 from pytest_trtgray.engines.model import ShapeProfile, format_shape
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.errors import EngineError, NotRunnableError
@@ -171,7 +174,7 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> byt
     if request.tactic_sources:
         options["tactic_sources"] = _tactic_sources(trt, request)
     if weak and not typed:
-        options |= _weak_options(backend, model, request)
+        options |= _weak_options(backend, parsed, model, request)
     make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
     config = make_config(**options)(builder, parsed)
     _set_tf32(trt, config, request.tf32)
@@ -179,7 +182,7 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> byt
         return bytes(backend.trt.engine_bytes_from_network(network, config=config))
 
 
-def _weak_options(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> dict[str, Any]:
+def _weak_options(backend: _Polygraphy, parsed: Any, model: OnnxModel, request: BuildRequest) -> dict[str, Any]:
     """Precision flags as arguments of Polygraphy's configuration."""
     trt = quiet_import(request.flavour)
     wanted = _FLAGS[request.precision] if request.precision else _flags_of_model(model)
@@ -194,8 +197,7 @@ def _weak_options(backend: _Polygraphy, model: OnnxModel, request: BuildRequest)
     options: dict[str, Any] = {name.lower(): True for name in wanted}
     if "INT8" in wanted and not model.is_quantised:
         _check_calibration(model, request)
-        options["calibrator"] = backend.trt.Calibrator(data_loader=[dict(feed) for feed in request.calibration])
-        options["calibration_profile"] = _calibration_profile(backend, request.profiles[0])
+        options["calibrator"] = backend.trt.Calibrator(data_loader=_calibration_feeds(parsed, request))
     return options
 
 
@@ -205,12 +207,14 @@ def _flags_of_model(model: OnnxModel) -> tuple[str, ...]:
     return (*(["FP16"] if model.uses_float16 else []), *found)
 
 
-def _calibration_profile(backend: _Polygraphy, profile: ShapeProfile) -> Any:
-    """The calibration profile: TensorRT calibrates at the optimal shapes only."""
-    made = backend.trt.Profile()
-    for name, bounds in profile.items():
-        made.add(name, bounds.opt, bounds.opt, bounds.opt)
-    return made
+def _calibration_feeds(parsed: Any, request: BuildRequest) -> list[dict[str, Any]]:
+    """The feeds in the network's own types: FP32 for floats, and INT32 for what the model calls INT64."""
+    inputs = [parsed.get_input(index) for index in range(parsed.num_inputs)]
+    dtypes = {tensor.name: numpy_dtype(datatype(tensor.dtype.name)) for tensor in inputs}
+    wanted = {name: np.dtype(np.float32) if dtype.kind in "fV" else dtype for name, dtype in dtypes.items()}
+    return [
+        {name: np.asarray(array).astype(wanted[name]) for name, array in feed.items()} for feed in request.calibration
+    ]
 
 
 def _check_calibration(model: OnnxModel, request: BuildRequest) -> None:
@@ -222,13 +226,13 @@ def _check_calibration(model: OnnxModel, request: BuildRequest) -> None:
             "Give trt_build(..., calibration=[feed, ...]) with real inputs.",
         )
     for index, feed in enumerate(request.calibration):
-        for name, bounds in request.profiles[0].items():
+        for name, bounds in request.profiles[-1].items():  # Polygraphy calibrates with the last one
             if name not in feed or tuple(feed[name].shape) != bounds.opt:
                 found = format_shape(tuple(feed[name].shape)) if name in feed else "nothing"
                 raise EngineError(
                     model.path,
                     f"calibration feed {index} gives {found} for input {name!r}; TensorRT calibrates at the optimal "
-                    f"shape of the first profile, {format_shape(bounds.opt)}",
+                    f"shape of the last profile, {format_shape(bounds.opt)}",
                     "Give feeds of that shape, or set --trt-opt-shapes.",
                 )
 
@@ -273,8 +277,7 @@ def _kept_timings(config: Any, request: BuildRequest) -> Iterator[None]:
         stored = path.read_bytes()
     except OSError:
         stored = b""
-    cache = config.create_timing_cache(stored) or config.create_timing_cache(b"")
-    config.set_timing_cache(cache, False)
+    config.set_timing_cache(_timing_cache(config, stored), False)
     yield
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,8 +285,19 @@ def _kept_timings(config: Any, request: BuildRequest) -> Iterator[None]:
             measured = config.get_timing_cache()
             now = path.read_bytes() if path.exists() else b""
             if now != stored:  # another process has written meanwhile
-                measured.combine(config.create_timing_cache(now), True)
+                measured.combine(_timing_cache(config, now), True)
             write_atomically(path, bytes(measured.serialize()))
+
+
+def _timing_cache(config: Any, stored: bytes) -> Any:
+    """A timing cache from what was stored; an empty one where TensorRT finds fault with it.
+
+    TensorRT 8.5 sometimes writes a cache whose Myelin part it cannot read, and a build with it fails.
+    """
+    with SINK.collect("build", apart=True) as said:
+        cache = config.create_timing_cache(stored)
+    refused = any(record.severity in ("error", "internal_error") for record in said)
+    return config.create_timing_cache(b"") if cache is None or refused else cache
 
 
 def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:

@@ -189,8 +189,9 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
         layers: of the built engine.
 
     Returns:
-        ``precision.not-honoured``, an error, if no heavy layer computes in ``wanted`` (a warning if some of them do
-        not tell what they compute in); ``precision.partly``, a warning if less than half of them do, else advice.
+        ``precision.not-honoured``, a warning, if no heavy layer computes in ``wanted``; ``precision.partly``, a
+        warning if less than half of them do, else advice. What must not be is for a test to say, with
+        ``engine.layer(node).precision``: a weakly typed builder may choose.
     """
     dtype = PRECISIONS[wanted]
     judged = {layer.title: layer for layer in layers if _is_heavy(layer)}  # once, however many profiles there are
@@ -210,7 +211,7 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
     where = "; ".join(f"{_short_name(name)}: {_some(titles)}" for name, titles in others.items())
     if not honoured:
         return Finding(
-            "warning" if unknown else "error",
+            "warning",
             f"precision={wanted}",
             f"{wanted} was asked for, and none of the {total} {noun} computes in it; {where}",
             "precision.not-honoured",

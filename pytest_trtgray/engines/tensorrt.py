@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,9 @@ from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK, Record
 from pytest_trtgray.vendor import is_installed, quiet_import
+
+FREE_MEMORY = "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes."
+_OUT_OF_MEMORY = re.compile(r"out of memory|outofmemory|alloc|cudaerror 2\b", re.IGNORECASE)
 
 
 class TensorRTEngine(Engine):
@@ -224,7 +229,7 @@ class TensorRTEngine(Engine):
                 raise EngineError(
                     self.info.name,
                     f"no execution context can be created on {self._memory_text(device)}",
-                    "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes.",
+                    FREE_MEMORY,
                 )
             context.error_recorder = recorder_of(self.flavour)
             if profiler is not None:
@@ -299,8 +304,11 @@ class TensorRTEngine(Engine):
         if hasattr(self._engine, "get_tensor_profile_values"):
             # by position: the names of the two arguments are swapped in every version
             return self._engine.get_tensor_profile_values(profile, spec.name)
-        if hasattr(self._engine, "get_profile_shape_input"):  # TensorRT 8.5
-            return self._engine.get_profile_shape_input(profile, spec.name)
+        if hasattr(self._engine, "get_profile_shape_input"):
+            # TensorRT 8.5 tells the first value only; the others are taken to have the same range
+            count = math.prod(dim for dim in spec.shape if isinstance(dim, int))
+            found = self._engine.get_profile_shape_input(profile, spec.name)
+            return [(*bound, *bound[-1:] * count)[:count] for bound in map(tuple, found)]
         raise EngineError(self.info.name, f"this TensorRT does not tell the range of the values of {spec.name!r}")
 
 
@@ -369,10 +377,13 @@ def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_inde
     if engine is None:
         gpu = find_gpu(device_index)
         targets = f" It was built for {', '.join(header.targets)}." if header.targets else ""
+        cause = first_cause(records, "no reason given")
+        if _OUT_OF_MEMORY.search(cause):
+            raise EngineError(path, f"the GPU has no room for it: {cause}", FREE_MEMORY)
         raise EngineError(
             path,
             f"{PRODUCT[flavour]} {header.version} refuses it on {gpu.name if gpu else 'this machine'} "
-            f"({gpu.sm if gpu else 'no GPU'}): {first_cause(records, 'no reason given')}",
+            f"({gpu.sm if gpu else 'no GPU'}): {cause}",
             f"Build it again on this kind of GPU.{targets}",
         )
     # An engine does not keep its runtime alive.

@@ -56,6 +56,7 @@ class LogSink:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._collectors: list[deque[Record]] = []
+        self._apart: deque[Record] | None = None
         self._phase = ""
 
     def say(self, severity: LogSeverity, producer: str, message: str) -> None:
@@ -63,22 +64,29 @@ class LogSink:
         with contextlib.suppress(Exception):
             record = Record(severity, producer, message, self._phase, round(time.time(), 3), threading.get_ident())
             with self._lock:
-                for collector in self._collectors:
+                for collector in self._collectors if self._apart is None else [self._apart]:
                     collector.append(record)
                     if len(collector) > MAX_RECORDS:
                         _drop_chatter(collector)
 
     @contextlib.contextmanager
-    def collect(self, phase: str) -> Iterator[deque[Record]]:
-        """All messages said inside the ``with`` block, by any thread."""
+    def collect(self, phase: str, *, apart: bool = False) -> Iterator[deque[Record]]:
+        """All messages said inside the ``with`` block, by any thread.
+
+        Args:
+            phase: that the messages belong to.
+            apart: whether collectors around this one miss them: somebody tries something that may fail.
+        """
         collected: deque[Record] = deque()
         with self._lock:
             self._collectors.append(collected)
             outer, self._phase = self._phase, phase
+            outer_apart, self._apart = self._apart, collected if apart else self._apart
         try:
             yield collected
         finally:
             with self._lock:
+                self._apart = outer_apart
                 # by identity: two empty collectors are equal
                 self._collectors = [other for other in self._collectors if other is not collected]
                 self._phase = outer
