@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from pytest_trtgray.engines.base import DEFAULT_TIMING
 from pytest_trtgray.engines.building import polygraphy_of
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.profiles import opt_shapes
@@ -51,12 +52,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = path or models.conv_net(Path(folder) / "net.onnx", channels=64, blocks=8)
         runtime = sys.argv[2] if len(sys.argv) > 2 else "tensorrt_rtx"
-        options = LoadOptions(runtime=runtime, cache_dir=Path(folder) / "cache")  # type: ignore[arg-type]
+        tactics = tuple(sys.argv[3].split(",")) if len(sys.argv) > 3 else ()
+        cache = Path(folder) / "cache"
+        options = LoadOptions(runtime=runtime, cache_dir=cache, tactic_sources=tactics)  # type: ignore[arg-type]
         engine = load_engine(model, options)
         assert isinstance(engine, TensorRTEngine)
         feed = engine.checked(make_feed(engine.info.inputs, opt_shapes(engine.info.profiles[0])))
         print(f"{'':<28}{'loop':<34}{'us':>10}{'ratio':>8}")
-        plain = engine._new_execution(None)
+        plain = engine._new_execution(None, DEFAULT_TIMING)
         plain.bind(feed, 0)
         driver = quiet_import("pycuda.driver")
         with plain._device.current():
@@ -75,7 +78,7 @@ def main() -> None:
                 loops = {"bare": bare, "plugin": plain.timed, "Polygraphy TrtRunner.infer": lambda: runner.infer(feed)}
                 compare("engine", loops)
         clock = _layer_clock(quiet_import(engine.flavour))()
-        profiled = engine._new_execution(clock)
+        profiled = engine._new_execution(clock, DEFAULT_TIMING)
         profiled.bind(feed, 0)
         with profiled._device.current():
             stream, profiled_context = profiled._stream, profiled.context

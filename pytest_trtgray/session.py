@@ -120,7 +120,12 @@ class TrtSession:
         key = (path.resolve(), on, repr(shapes) if on == "tensorrt" else "")
         if key not in self._shadows:
             self._shadows[key] = Shadow(
-                key[0], self.settings.cache_dir, on=on, device=self.settings.device, shapes=shapes
+                key[0],
+                self.settings.cache_dir,
+                on=on,
+                device=self.settings.device,
+                shapes=shapes,
+                tactic_sources=self.settings.tactic_sources,
             )
         return self._shadows[key]
 

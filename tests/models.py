@@ -32,6 +32,7 @@ class Graph:
         self.weights: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.fused_norm = True
 
     def input(self, name: str, dims: Dims, dtype: int = TensorProto.FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, list(dims)))
@@ -124,12 +125,15 @@ def encoder(
     heads: int = 2,
     vocabulary: int = 50,
     seed: int = 0,
+    fused_norm: bool = True,
 ) -> Path:
     """A transformer: ``ids`` (batch, length) int64 and ``mask`` -> ``hidden_states``.
 
-    Nodes are named like an exporter's: ``/encoder/layer.0/attention/query/MatMul``.
+    Nodes are named like an exporter's: ``/encoder/layer.0/attention/query/MatMul``. Without ``fused_norm``
+    LayerNormalization is spelled out, as exporters do before opset 17 (TensorRT 8.5 does not know it).
     """
     graph = Graph(seed)
+    graph.fused_norm = fused_norm
     ids = graph.input("ids", [batch, length], TensorProto.INT64)
     mask = graph.input("mask", [batch, 1, 1, length])
     one = graph.constant("one", np.float32(1.0))
@@ -372,7 +376,16 @@ def _layer_norm(graph: Graph, tensor: str, name: str, size: int) -> str:
     key = name.strip("/").replace("/", ".")
     scale = graph.constant(f"{key}.weight", graph.rng.uniform(0.5, 1.5, size).astype(np.float32))
     bias = graph.constant(f"{key}.bias", graph.rng.uniform(-0.1, 0.1, size).astype(np.float32))
-    return graph.add("LayerNormalization", [tensor, scale, bias], f"{name}/LayerNormalization", axis=-1)
+    if graph.fused_norm:
+        return graph.add("LayerNormalization", [tensor, scale, bias], f"{name}/LayerNormalization", axis=-1)
+    mean = graph.add("ReduceMean", [tensor], f"{name}/ReduceMean", axes=[-1])
+    centred = graph.add("Sub", [tensor, mean], f"{name}/Sub")
+    square = graph.add("Mul", [centred, centred], f"{name}/Square")
+    variance = graph.add("ReduceMean", [square], f"{name}/ReduceMean_1", axes=[-1])
+    eps = graph.constant(f"{key}.eps", np.float32(1e-5))
+    deviation = graph.add("Sqrt", [graph.add("Add", [variance, eps], f"{name}/Add")], f"{name}/Sqrt")
+    normal = graph.add("Div", [centred, deviation], f"{name}/Div")
+    return graph.add("Add", [graph.add("Mul", [normal, scale], f"{name}/Mul"), bias], f"{name}/Add_1")
 
 
 def _encoder_layer(graph: Graph, tensor: str, mask: str, block: str, hidden: int, heads: int) -> str:

@@ -46,6 +46,7 @@ class Shadow:
             else ``tensorrt``.
         device: CUDA device index.
         shapes: optimization profiles that the reference has to cover; only TensorRT needs them.
+        tactic_sources: of a TensorRT build, see :class:`~pytest_trtgray.engines.loading.LoadOptions`.
 
     Attributes:
         model: the model as given.
@@ -65,6 +66,7 @@ class Shadow:
         on: str = "cpu",
         device: int = 0,
         shapes: Sequence[ShapeRequest] = (),
+        tactic_sources: tuple[str, ...] = (),
     ) -> None:
         self.model = OnnxModel(path)
         self.on = _choose(on, device)
@@ -74,7 +76,14 @@ class Shadow:
         if self.on == "tensorrt":
             requests = fitting_requests(source.inputs, shapes)
             runtime = choose_tensorrt(device)
-            options = LoadOptions(runtime=runtime, device=device, shapes=requests, cache_dir=cache_dir, tf32=False)
+            options = LoadOptions(
+                runtime=runtime,
+                device=device,
+                shapes=requests,
+                cache_dir=cache_dir,
+                tactic_sources=tactic_sources,
+                tf32=False,
+            )
             self._engine: Engine = load_engine(source.path, options, name=name)
         else:
             self._engine = OnnxRuntimeEngine(

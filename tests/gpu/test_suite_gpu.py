@@ -13,20 +13,56 @@ def project(pytester: pytest.Pytester) -> Project:
     return Project(pytester)
 
 
-def test_the_suite_runs_all_five(project: Project, runtime: str) -> None:
-    models.encoder(project.path / "encoder.onnx")
+def test_the_suite_runs_all_five(project: Project, runtime: str, tactic_options: list[str]) -> None:
+    models.encoder(project.path / "encoder.onnx", fused_norm=runtime == "tensorrt_rtx")
     args = ["--trt-engine=encoder.onnx", f"--trt-runtime={runtime}", "--trt-require-gpu", *ENCODER_SHAPES]
-    project.run_apart(*args, "--update-baselines").assert_outcomes(passed=5)
-    again = project.run_apart(*args)
+    project.run_apart(*args, *tactic_options, "--update-baselines").assert_outcomes(passed=5)
+    again = project.run_apart(*args, *tactic_options)
     again.assert_outcomes(passed=5)
     print(text(again))
 
 
-def test_a_planted_fault_is_found(project: Project, runtime: str) -> None:
+def test_an_engine_file_has_to_be_listed(project: Project, runtime: str, tactic_options: list[str]) -> None:
+    """Then all five run on it, with the model for a reference."""
+    models.conv_net(project.path / "net.onnx")
+    common = [f"--trt-runtime={runtime}", *tactic_options]
+    project.run_apart("--trt-engine=net.onnx", *common, "-k", "log").assert_outcomes(passed=1, deselected=4)
+    (built,) = (project.path / ".trtgray_cache").glob("*.engine")
+    built.rename(project.path / "net.engine")
+    args = ["--trt-engine=net.engine", "--trt-onnx=net.onnx", *tactic_options]
+    refused = project.run_apart(*args)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["ERROR: *net.engine: is not listed in *engines.sha256*"])
+    project.run_apart(*args, "--update-baselines").assert_outcomes(passed=5)
+    project.run_apart(*args).assert_outcomes(passed=5)
+    content = bytearray((project.path / "net.engine").read_bytes())
+    content[-1] ^= 1
+    (project.path / "net.engine").write_bytes(content)
+    changed = project.run_apart(*args)
+    assert changed.ret == pytest.ExitCode.USAGE_ERROR
+    changed.stderr.fnmatch_lines(["ERROR: *net.engine: has changed since it was listed*"])
+
+
+@pytest.mark.parametrize("options", [["--trt-cuda-graph"], ["--trt-timing-processes"]])
+def test_other_methods_have_times_of_their_own(
+    project: Project, runtime: str, tactic_options: list[str], options: list[str]
+) -> None:
+    models.conv_net(project.path / "net.onnx")
+    args = ["--trt-engine=net.onnx", f"--trt-runtime={runtime}", "-k", "layers", *tactic_options]
+    project.run_apart(*args, "--update-baselines").assert_outcomes(passed=1, deselected=4)
+    project.run_apart(*args).assert_outcomes(passed=1, deselected=4)
+    missing = project.run_apart(*args, *options)
+    missing.assert_outcomes(failed=1, deselected=4)
+    missing.stdout.fnmatch_lines(["missing baseline: *"])
+    project.run_apart(*args, *options, "--update-baselines").assert_outcomes(passed=1, deselected=4)
+    project.run_apart(*args, *options).assert_outcomes(passed=1, deselected=4)
+
+
+def test_a_planted_fault_is_found(project: Project, runtime: str, tactic_options: list[str]) -> None:
     planted.scaled_at_batch(project.path / "net.onnx", batch=13, factor=1.1)
     planted.scaled_at_batch(project.path / "good.onnx", batch=13, factor=1.0)
     result = project.run_apart(
-        "--trt-engine=net.onnx", "--trt-onnx=good.onnx", f"--trt-runtime={runtime}", "-k", "shapes"
+        "--trt-engine=net.onnx", "--trt-onnx=good.onnx", f"--trt-runtime={runtime}", "-k", "shapes", *tactic_options
     )
     result.assert_outcomes(failed=1, deselected=4)
     result.stdout.fnmatch_lines(["at x:13x4: outputs differ: *"])

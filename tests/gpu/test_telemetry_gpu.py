@@ -5,17 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, pci_bus_id
-from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.feeds import make_feed
 from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.session import Plan, measure_run
-from tests import models
 
 pytest.importorskip("pynvml")
 OTHER = """
@@ -39,9 +37,8 @@ def test_a_reading_is_plausible() -> None:
     assert pci_bus_id().count(":") == 2
 
 
-def test_a_run_knows_its_clock_and_is_not_disturbed(tmp_path: Path, runtime: str) -> None:
-    options = LoadOptions(runtime=runtime, cache_dir=tmp_path / "cache")  # type: ignore[arg-type]
-    engine = load_engine(models.conv_net(tmp_path / "net.onnx"), options)
+def test_a_run_knows_its_clock_and_is_not_disturbed(net: Engine) -> None:
+    engine = net
     feed = make_feed(engine.info.inputs, {"x": (8, 3, 16, 16)})
     run = measure_run(engine, feed, Plan(sessions=1, iterations=20), context={}).run
     assert run.disturbed == ""
