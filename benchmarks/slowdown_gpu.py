@@ -56,8 +56,7 @@ def main() -> None:
         print(f"layer names: {len(before)} before, {len(after)} after, {len(before & after)} the same")
         findings = [
             finding
-            for test in report["tests"]  # type: ignore[attr-defined]
-            for check in test["checks"]
+            for check in report["checks"]  # type: ignore[attr-defined]
             for finding in check["findings"]
             if finding["severity"] == "error"
         ]

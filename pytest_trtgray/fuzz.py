@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import ShapeProfile, TensorSpec
-from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.engines.onnx_model import open_model
 from pytest_trtgray.engines.profiles import ShapeRequest, fitting_requests, request_shapes, resolve_profiles
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.settings import active
@@ -92,7 +92,7 @@ def _model_profiles(
 @functools.lru_cache(maxsize=32)
 def _model_inputs(path: Path, mtime_ns: int, size: int) -> tuple[TensorSpec, ...]:
     """Read once for many examples; again when the file was written anew."""
-    return OnnxModel(path).inputs
+    return open_model(path).inputs
 
 
 def _shapes(
@@ -110,7 +110,7 @@ def _profile_shapes(inputs: tuple[TensorSpec, ...], profile: ShapeProfile) -> st
         bounds = profile[spec.name]
         places[spec.name] = []
         for axis, (low, best, high) in enumerate(zip(bounds.min, bounds.opt, bounds.max, strict=True)):
-            symbol = spec.shape[axis]
+            symbol = "?" if spec.is_shape else spec.shape[axis]
             if low == high and not isinstance(symbol, str):
                 places[spec.name].append(low)
                 continue

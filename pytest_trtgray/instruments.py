@@ -85,13 +85,13 @@ class EngineFactory:
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
         from pytest_trtgray.engines.loading import is_engine_file
-        from pytest_trtgray.engines.onnx_model import OnnxModel
+        from pytest_trtgray.engines.onnx_model import open_model
         from pytest_trtgray.engines.profiles import fitting_requests
 
         requests = self._session.settings.shapes
         if not requests or is_engine_file(file):
             return ()
-        return fitting_requests(OnnxModel(file).inputs, requests)
+        return fitting_requests(open_model(file).inputs, requests)
 
 
 class ShadowFactory:
@@ -184,7 +184,7 @@ class Profiler:
 
         return Profile(
             engine=engine.info,
-            shapes=requested(engine.info.inputs, used),
+            shapes=requested(engine.info.inputs, engine.checked(used)),
             run=measured.run,
             layers=layer_times(measured.run, measured.layers),
             method={**engine.timing_method, **plan.method},
@@ -337,11 +337,11 @@ def _check_precision(file: Path, precision: str) -> None:
 
 def _random_feeds(file: Path, shapes: Sequence[Any]) -> tuple[Feed, ...]:
     """Inputs to calibrate with where the test gives none; none for a model that is quantised already."""
-    from pytest_trtgray.engines.onnx_model import OnnxModel
+    from pytest_trtgray.engines.onnx_model import open_model
     from pytest_trtgray.engines.profiles import opt_shapes, resolve_profiles
     from pytest_trtgray.feeds import make_feed
 
-    model = OnnxModel(file)
+    model = open_model(file)
     if model.is_quantised:
         return ()
     profiles, _ = resolve_profiles(model.inputs, tuple(shapes))

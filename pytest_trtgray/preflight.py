@@ -25,15 +25,16 @@ def check_everything(settings: Settings) -> None:
     from pytest_trtgray.engines.loading import check_file, is_engine_file
 
     models = [check_file(request.path) for request in settings.engines]
-    for request in settings.engines:
-        if is_engine_file(request.path):
-            admit(request.path, settings)
     if settings.onnx is not None:
         check_file(settings.onnx)
     _check_runtime(settings)
     for model in models:
         if model is not None:
             _check_shapes(settings, model)
+    # last: a run that is refused lists nothing
+    for request in settings.engines:
+        if is_engine_file(request.path):
+            admit(request.path, settings)
 
 
 def admit(path: Path, settings: Settings) -> None:

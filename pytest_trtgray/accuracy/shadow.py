@@ -10,6 +10,9 @@ quantisation itself, give the original model (``--trt-onnx``, ``trt_shadow("mode
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_trtgray.accuracy.references import ReferenceCache
 from pytest_trtgray.engines.base import Engine, Feed, to_numpy
 from pytest_trtgray.engines.cache import EngineCache
 from pytest_trtgray.engines.device import find_gpu
 from pytest_trtgray.engines.dtypes import numpy_dtype
+from pytest_trtgray.engines.flavour import version_of
+from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_engine
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
-from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, subgraphs
-from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine, choose_provider
+from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, subgraphs
+from pytest_trtgray.engines.onnxruntime import (
+    OnnxRuntimeEngine,
+    Provider,
+    choose_provider,
+    onnxruntime_version,
+    require_provider,
+)
+from pytest_trtgray.engines.precision import calibration_digest
 from pytest_trtgray.engines.profiles import ShapeRequest, fitting_requests
-from pytest_trtgray.errors import ShapeError
+from pytest_trtgray.errors import EngineError, ShapeError
 from pytest_trtgray.vendor import is_installed
 
 DERIVATION = 1
@@ -34,6 +47,8 @@ DERIVATION = 1
 _FLOAT16, _FLOAT = 10, 1
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 _UNLIMITED = 2**31 - 1
+_LARGEST_VALUE = 2**63 - 1
+"""Of an input whose values are positions: the end of a Slice is often the largest INT64."""
 
 
 class Shadow:
@@ -68,42 +83,41 @@ class Shadow:
         shapes: Sequence[ShapeRequest] = (),
         tactic_sources: tuple[str, ...] = (),
     ) -> None:
-        self.model = OnnxModel(path)
+        self.model = open_model(path)
         self.on = _choose(on, device)
         self.derived = derivations(self.model)
-        source = self._derived_model(cache_dir) if self.derived else self.model
-        name = f"{path.stem}-fp32"
+        self._source = self._derived_model(cache_dir) if self.derived else self.model
+        self._options = LoadOptions(
+            runtime=_tensorrt_for_references(device) if self.on == "tensorrt" else "onnxruntime",
+            device=device,
+            shapes=fitting_requests(self._source.inputs, shapes),
+            cache_dir=cache_dir,
+            tactic_sources=tactic_sources,
+            tf32=False,
+        )
+        if self.on in _PROVIDERS:
+            require_provider(_PROVIDERS[self.on])
+        self._kept = ReferenceCache(cache_dir / "references")
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        """What computes the reference; not needed for inputs whose reference was kept."""
+        name = f"{self.model.path.stem}-fp32"
         if self.on == "tensorrt":
-            requests = fitting_requests(source.inputs, shapes)
-            runtime = choose_tensorrt(device)
-            options = LoadOptions(
-                runtime=runtime,
-                device=device,
-                shapes=requests,
-                cache_dir=cache_dir,
-                tactic_sources=tactic_sources,
-                tf32=False,
-            )
-            self._engine: Engine = load_engine(source.path, options, name=name)
-        else:
-            self._engine = OnnxRuntimeEngine(
-                source,
-                name=name,
-                profiles=({spec.name: _any_shape(spec) for spec in source.inputs},),
-                provider="CUDAExecutionProvider" if self.on == "cuda" else "CPUExecutionProvider",
-                optimisation="none",
-                device_index=device,
-            )
+            return load_engine(self._source.path, self._options, name=name)
+        return OnnxRuntimeEngine(
+            self._source,
+            name=name,
+            profiles=({spec.name: _any_shape(spec) for spec in self._source.inputs},),
+            provider=_PROVIDERS[self.on],
+            optimisation="none",
+            device_index=self._options.device,
+        )
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs of the model as given, with its dtypes."""
         return self.model.inputs
-
-    @property
-    def records(self) -> Any:
-        """What ONNX Runtime said while loading."""
-        return self._engine.records
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """Infer once, in FP32.
@@ -117,7 +131,7 @@ class Shadow:
         Raises:
             ShapeError: an input is missing or unknown, or its shape does not fit the model.
         """
-        wanted = {spec.name: spec for spec in self._engine.info.inputs}
+        wanted = {spec.name: spec for spec in self._source.inputs}
         unknown = set(feed) - set(wanted)
         if unknown:
             raise ShapeError(
@@ -126,11 +140,20 @@ class Shadow:
                 f"Its inputs are: {', '.join(sorted(wanted))}.",
             )
         arrays = {name: to_numpy(name, value) for name, value in feed.items()}
-        return self._engine.run({name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()})
+        converted = {name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()}
+        return self._kept.get(self._key(converted), lambda: self._engine.run(converted))
+
+    def _key(self, feed: Mapping[str, NDArray[Any]]) -> str:
+        """Everything that the outputs depend on."""
+        runtime = self._options.runtime
+        version = version_of(runtime) if runtime in ("tensorrt", "tensorrt_rtx") else onnxruntime_version()
+        parts = (self._source.sha256, self.on, version, calibration_digest([feed]))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def close(self) -> None:
         """Release what it holds."""
-        self._engine.close()
+        if "_engine" in vars(self):
+            self._engine.close()
 
     def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """The same as :meth:`run`."""
@@ -146,7 +169,7 @@ class Shadow:
             lambda: (derive_fp32(self.model.path).SerializeToString(), {}),
             suffix=".onnx",
         )
-        return OnnxModel(cached.path)
+        return open_model(cached.path)
 
 
 _PLACES = {
@@ -154,14 +177,34 @@ _PLACES = {
     "cuda": "ONNX Runtime CUDA, unoptimised, no TF32",
     "tensorrt": "TensorRT, no TF32",
 }
+_PROVIDERS: Mapping[str, Provider] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def _choose(on: str, device: int) -> str:
+    if on not in ("auto", *_PLACES):
+        raise EngineError(f"on={on!r}", "is no place for an FP32 reference", f"Choose auto, {', '.join(_PLACES)}.")
     if on != "auto":
         return on
     if not is_installed("onnxruntime") and find_gpu(device) is not None:
         return "tensorrt"
     return "cuda" if choose_provider(device) == "CUDAExecutionProvider" else "cpu"
+
+
+def _tensorrt_for_references(device: int) -> Flavour:
+    """The TensorRT that computes true FP32.
+
+    Raises:
+        EngineError: measured on an NVIDIA H200, TensorRT for RTX 1.5 compiles its kernels with TF32 whatever the
+            builder was told; only the CUDA libraries' own switch, an environment variable, reaches them.
+    """
+    flavour = choose_tensorrt(device)
+    if flavour == "tensorrt_rtx" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+        raise EngineError(
+            "the FP32 reference",
+            "TensorRT for RTX computes FP32 in TF32, whatever its builder is told",
+            "Use --trt-shadow=cpu or cuda, or set NVIDIA_TF32_OVERRIDE=0 for the whole run.",
+        )
+    return flavour
 
 
 def derivations(model: OnnxModel) -> tuple[str, ...]:
@@ -183,7 +226,7 @@ def derive_fp32(path: Path) -> Any:
 def _any_shape(spec: TensorSpec) -> ShapeRange:
     if spec.is_shape:
         count = int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
-        return ShapeRange((-_UNLIMITED,) * count, (0,) * count, (_UNLIMITED,) * count)
+        return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
     low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
     high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
     return ShapeRange(low, low, high)

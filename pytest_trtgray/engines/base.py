@@ -137,16 +137,21 @@ class Engine(ABC):
 
     def checked(self, feed: Feed) -> dict[str, Any]:
         """The feed as contiguous arrays, after its names, shapes and dtypes were checked."""
-        arrays = {name: self._array(name, value) for name, value in feed.items()}
-        check_shapes(self.info.profiles, requested(self.info.inputs, arrays), self.info.name)
+        # what decides on shapes is read by the host
+        sizes = {spec.name for spec in self.info.inputs if spec.is_shape}
+        arrays = {
+            name: to_numpy(name, value) if name in sizes else self._array(name, value) for name, value in feed.items()
+        }
+        # types first: values that are sizes have to be numbers before they can be inside of a profile
         for spec in self.info.inputs:
-            found = _dtype_of(arrays[spec.name])
+            found = _dtype_of(arrays[spec.name]) if spec.name in arrays else spec.dtype
             if found != spec.dtype:
                 raise EngineError(
                     self.info.name,
                     f"input {spec.name!r} wants {spec.dtype}, got {found}",
                     f"Convert it: feed[{spec.name!r}].astype(...).",
                 )
+        check_shapes(self.info.profiles, requested(self.info.inputs, arrays), self.info.name)
         return arrays
 
     def _array(self, name: str, value: Any) -> NDArray[Any] | DeviceArray:

@@ -62,7 +62,7 @@ class EngineCache:
         path = self.folder / f"{key[:32]}{suffix}"
         with contextlib.ExitStack() as stack:
             with self._explained():
-                self._prepare()
+                prepare_folder(self.folder)
                 stack.enter_context(locked(self.folder / f"{key[:32]}.lock"))
                 known = self._read(path)
             if known is not None:
@@ -92,12 +92,6 @@ class EngineCache:
                 "Set the ini option trt_cache_dir to a folder that can be written and has room.",
             ) from error
 
-    def _prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ignore = self.folder / ".gitignore"
-        if not ignore.exists():
-            write_atomically(ignore, b"# Engines built by pytest-trtgray; safe to delete.\n*\n")
-
     def _read(self, path: Path) -> Mapping[str, Any] | None:
         """The manifest of a whole, unchanged engine; ``None`` for anything else, which is built anew."""
         try:
@@ -108,3 +102,15 @@ class EngineCache:
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             return None
         return manifest if manifest.get("sha256") == found else None
+
+
+def prepare_folder(folder: Path) -> None:
+    """A folder for what can be made again, which git leaves alone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        write_atomically(ignore, b"# Made by pytest-trtgray; safe to delete.\n*\n")

@@ -41,12 +41,11 @@ def check_version(path: Path, header: EngineHeader) -> None:
     """
     flavour = header.runtime
     product = PRODUCT[flavour]
+    made_with = f"{product} {header.version}".strip()
     try:
         installed = version_of(flavour)
     except EngineError as error:
-        raise EngineError(
-            path, f"was built by {product} {header.version}; {error.reason}", f"Install {product} {header.version}."
-        ) from error
+        raise EngineError(path, f"was built by {made_with}; {error.reason}", f"Install {made_with}.") from error
     made_by, here = header.version.split(".")[:3], installed.split(".")[:3]
     if header.version and made_by != here:
         raise EngineError(

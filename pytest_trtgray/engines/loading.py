@@ -12,7 +12,7 @@ from pytest_trtgray.engines.cache import EngineCache
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.header import Flavour, read_header
 from pytest_trtgray.engines.model import ShapeProfile
-from pytest_trtgray.engines.onnx_model import OnnxModel
+from pytest_trtgray.engines.onnx_model import OnnxModel, open_model
 from pytest_trtgray.engines.precision import (
     CALIBRATED,
     CONVERSION,
@@ -86,7 +86,7 @@ def check_file(path: Path) -> OnnxModel | None:
         EngineError: for an engine file, also one that another version of TensorRT made.
     """
     if not is_engine_file(path):
-        return OnnxModel(path)
+        return open_model(path)
     if not path.is_file():
         reason = "is not a file" if path.exists() else "no such file"
         raise EngineError(path, reason, "Check the path; it is taken relative to the current folder.")
@@ -147,7 +147,7 @@ def choose_tensorrt(device: int) -> Flavour:
 
 
 def _load_model(path: Path, options: LoadOptions, name: str) -> Engine:
-    given = OnnxModel(path)
+    given = open_model(path)
     profiles, notes = resolve_profiles(given.inputs, options.shapes)
     runtime = choose_runtime(options)
     model, flag = _in_precision(given, options, runtime)
@@ -194,7 +194,7 @@ def _in_precision(
         lambda: (convert(given.path, options.precision, calibration), {}),
         suffix=".onnx",
     )
-    return OnnxModel(cached.path), ""
+    return open_model(cached.path), ""
 
 
 def _build_engine(
@@ -261,4 +261,4 @@ def _load_plan(path: Path, options: LoadOptions, name: str, onnx: Path | None) -
         )
     from pytest_trtgray.engines.tensorrt import TensorRTEngine
 
-    return TensorRTEngine(path, name=name, model=OnnxModel(onnx) if onnx else None, device_index=options.device)
+    return TensorRTEngine(path, name=name, model=open_model(onnx) if onnx else None, device_index=options.device)

@@ -51,7 +51,7 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
         "Expand": (1,),
         "Tile": (1,),
         "ConstantOfShape": (0,),
-        "Slice": (1, 2),
+        "Slice": (1, 2, 4),
         "Resize": (3,),
         "Pad": (1,),
         "Range": (0, 1, 2),
@@ -61,8 +61,10 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
 )
 """Which operands of an operator are sizes or positions."""
 _SIZE_ARITHMETIC = frozenset(
-    ("Add", "Cast", "Concat", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Reshape", "Slice", "Split", "Squeeze",
-     "Sub", "Unsqueeze")
+    ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
+     "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
+     "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
+     "Where")
 )  # fmt: skip
 """Operators that make sizes from sizes."""
 
@@ -185,12 +187,30 @@ class OnnxModel:
         if spec.dtype not in ("int32", "int64") or len(spec.shape) > 1 or any(isinstance(d, str) for d in spec.shape):
             return False
         sizes = {spec.name}
-        for node in self.proto.graph.node:
+        for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
             if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
+
+
+def open_model(path: Path) -> OnnxModel:
+    """The model of a file, read once as long as the file stays as it is.
+
+    Raises:
+        ModelError: see :class:`OnnxModel`.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return OnnxModel(path)  # says what is wrong
+    return _open_once(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _open_once(path: Path, mtime_ns: int, size: int) -> OnnxModel:
+    return OnnxModel(path)
 
 
 def node_name(node: Any) -> str:
@@ -209,6 +229,14 @@ def graphs(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         for inner in subgraphs(node):
             yield from graphs(inner)
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Nodes in order, each followed by those of the graphs inside of it."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from _nodes(inner)
 
 
 def subgraphs(node: Any) -> Iterator[Any]:

@@ -215,13 +215,7 @@ class OnnxRuntimeEngine(Engine):
         return ["ReluQuantRewrite"]
 
     def _providers(self) -> list[Any]:
-        available = self._ort.get_available_providers()
-        if self.provider not in available:
-            raise EngineError(
-                "onnxruntime",
-                f"this build has no {self.provider}; it has {', '.join(available)}",
-                "Install onnxruntime-gpu: pip install 'pytest-trtgray[gpu]'.",
-            )
+        require_provider(self.provider)
         if self.provider == "CUDAExecutionProvider":
             # TF32 would make an FP32 reference that is none.
             cuda = (self.provider, {"device_id": str(self.device_index), "use_tf32": "0"})
@@ -348,6 +342,30 @@ def stable_names(names: Sequence[str]) -> list[str]:
         counts[plain] = counts.get(plain, 0) + 1
         stable.append(plain if counts[plain] == 1 else f"{plain} #{counts[plain]}")
     return stable
+
+
+def require_provider(provider: Provider) -> None:
+    """Refuse an execution provider that this ONNX Runtime does not have.
+
+    Raises:
+        EngineError: names those that it has.
+    """
+    available = quiet_import("onnxruntime").get_available_providers()
+    if provider not in available:
+        raise EngineError(
+            "onnxruntime",
+            f"this build has no {provider}; it has {', '.join(available)}",
+            "Install onnxruntime-gpu: pip install 'pytest-trtgray[gpu]'.",
+        )
+
+
+def onnxruntime_version() -> str:
+    """The installed version.
+
+    Raises:
+        EngineError: not installed.
+    """
+    return str(quiet_import("onnxruntime").__version__)
 
 
 def choose_provider(device_index: int = 0) -> Provider:

@@ -47,6 +47,12 @@ class Record:
         return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
 
 
+@dataclass(frozen=True, eq=False)
+class _Collector:
+    records: deque[Record]
+    apart: bool
+
+
 class LogSink:
     """Collects the messages of all runtimes of a process; safe to call from any thread.
 
@@ -55,8 +61,7 @@ class LogSink:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._collectors: list[deque[Record]] = []
-        self._apart: deque[Record] | None = None
+        self._collectors: list[_Collector] = []
         self._phase = ""
 
     def say(self, severity: LogSeverity, producer: str, message: str) -> None:
@@ -64,10 +69,12 @@ class LogSink:
         with contextlib.suppress(Exception):
             record = Record(severity, producer, message, self._phase, round(time.time(), 3), threading.get_ident())
             with self._lock:
-                for collector in self._collectors if self._apart is None else [self._apart]:
-                    collector.append(record)
-                    if len(collector) > MAX_RECORDS:
-                        _drop_chatter(collector)
+                for collector in reversed(self._collectors):
+                    collector.records.append(record)
+                    if len(collector.records) > MAX_RECORDS:
+                        _drop_chatter(collector.records)
+                    if collector.apart:
+                        break
 
     @contextlib.contextmanager
     def collect(self, phase: str, *, apart: bool = False) -> Iterator[deque[Record]]:
@@ -77,18 +84,16 @@ class LogSink:
             phase: that the messages belong to.
             apart: whether collectors around this one miss them: somebody tries something that may fail.
         """
-        collected: deque[Record] = deque()
+        collector = _Collector(deque(), apart)
         with self._lock:
-            self._collectors.append(collected)
+            self._collectors.append(collector)
             outer, self._phase = self._phase, phase
-            outer_apart, self._apart = self._apart, collected if apart else self._apart
         try:
-            yield collected
+            yield collector.records
         finally:
             with self._lock:
-                self._apart = outer_apart
-                # by identity: two empty collectors are equal
-                self._collectors = [other for other in self._collectors if other is not collected]
+                # threads do not leave in the order in which they came
+                self._collectors = [other for other in self._collectors if other is not collector]
                 self._phase = outer
 
     @contextlib.contextmanager

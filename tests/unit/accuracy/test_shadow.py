@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trtgray.accuracy.shadow import Shadow, derivations, derive_fp32
+from pytest_trtgray.engines.device import find_gpu
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.errors import EngineError, ModelError, ShapeError
+from pytest_trtgray.errors import EngineError, ModelError, NotRunnableError, ShapeError
 from pytest_trtgray.feeds import make_feed
+from pytest_trtgray.vendor import is_installed
 from tests import models
 from tests.unit.helpers import ort_engine
 
+needs_no_gpu = pytest.mark.skipif(find_gpu() is not None, reason="needs a machine without a GPU")
 HALF_EPS = 2.0**-11
 FEED = {"x": np.linspace(-2, 2, 24, dtype=np.float32).reshape(3, 8)}
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -52,7 +55,7 @@ class TestPlainModels:
 
         np.testing.assert_allclose(shadow.run(feed)["y"], np.maximum(feed["x"] @ w0 + b0, 0) @ w1 + b1, rtol=1e-5)
         assert shadow.derived == ()
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["references"]
         assert repr(shadow) == "<Shadow mlp.onnx (FP32, ONNX Runtime CPU, unoptimised)>"
 
     def test_calling_it_is_running_it(self, mlp: Path, tmp_path: Path) -> None:
@@ -262,7 +265,7 @@ class TestQuantised:
 
     def test_nothing_is_said_about_weights_that_are_not_used_any_more(self, tmp_path: Path) -> None:
         """Scales and zero points that the derivation left behind are not the user's business."""
-        assert Shadow(models.qdq(tmp_path / "qdq.onnx", stored="int", axis=1), tmp_path).records == ()
+        assert Shadow(models.qdq(tmp_path / "qdq.onnx", stored="int", axis=1), tmp_path)._engine.records == ()
 
     def test_a_quantised_output(self, tmp_path: Path) -> None:
         graph = models.Graph()
@@ -410,3 +413,31 @@ def _reference(path: Path, feed: Any) -> Any:
     """As ONNX Runtime computes the graph as written."""
     (value,) = ort_engine(path, optimisation="none").run(feed).values()
     return value
+
+
+class TestPlaces:
+    def test_the_processor_by_name(self, mlp: Path, tmp_path: Path) -> None:
+        assert Shadow(mlp, tmp_path, on="cpu").on == "cpu"
+
+    @needs_no_gpu
+    def test_auto_is_the_processor_without_a_gpu(self, mlp: Path, tmp_path: Path) -> None:
+        assert Shadow(mlp, tmp_path, on="auto").on == "cpu"
+
+    @pytest.mark.parametrize("on", ["gpu", "CUDA", "", "tensorrt_rtx"])
+    def test_a_place_that_is_none(self, on: str, mlp: Path, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match="is no place for an FP32 reference") as caught:
+            Shadow(mlp, tmp_path, on=on)
+        assert caught.value.thing == f"on={on!r}"
+        assert caught.value.remedy == "Choose auto, cpu, cuda, tensorrt."
+
+    @needs_no_gpu
+    def test_cuda_with_a_build_that_has_none(self, mlp: Path, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match="this build has no CUDAExecutionProvider") as caught:
+            Shadow(mlp, tmp_path, on="cuda")
+        assert "onnxruntime-gpu" in caught.value.remedy
+
+    @needs_no_gpu
+    @pytest.mark.skipif(not is_installed("tensorrt_rtx"), reason="needs tensorrt_rtx")
+    def test_tensorrt_without_a_gpu(self, mlp: Path, tmp_path: Path) -> None:
+        with pytest.raises(NotRunnableError, match="TensorRT: no NVIDIA driver"):
+            Shadow(mlp, tmp_path, on="tensorrt")

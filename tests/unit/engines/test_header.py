@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pytest_trtgray.engines.flavour import check_version, version_of
 from pytest_trtgray.engines.header import HEADER_BYTES, describe_content, read_header
 from pytest_trtgray.errors import EngineError
+from pytest_trtgray.vendor import is_installed
 
 Built = tuple[bytes, dict[str, Any]]
 
@@ -140,6 +142,81 @@ class TestForeignFiles:
     @given(st.binary())
     def test_every_content_has_a_description(self, content: bytes) -> None:
         assert describe_content(content)
+
+
+class TestTensorRT8:
+    """``ptrt``: the size counts what follows 24 bytes, and the version stands between tags."""
+
+    TAGS = tuple(b"\x02\x80\x01\x00" + bytes([number]) for number in (8, 5, 3, 1))
+
+    def plan(self, *, size: int = 100, rest: bytes | None = None, tags: bytes = b"".join(TAGS)) -> bytes:
+        head = b"ptrt" + bytes(4) + struct.pack("<QQ", 1, size) + tags
+        return head.ljust(24 + size, b"\0") if rest is None else head + rest
+
+    def read(self, folder: Path, content: bytes) -> Any:
+        path = folder / "old.plan"
+        path.write_bytes(content)
+        return read_header(path)
+
+    def test_family_version_and_size(self, tmp_path: Path) -> None:
+        content = self.plan()
+        header = self.read(tmp_path, content)
+
+        assert (header.runtime, header.version, header.targets) == ("tensorrt", "8.5.3.1", ())
+        assert header.plan_bytes == len(content) == 124
+
+    @pytest.mark.parametrize("missing", [1, 24, 59])
+    def test_cut_off(self, tmp_path: Path, missing: int) -> None:
+        content = self.plan()
+
+        assert f"cut off: {len(content) - missing} of 124 bytes" in refusal(tmp_path / "x.plan", content[:-missing])
+
+    def test_cut_off_in_its_header(self, tmp_path: Path) -> None:
+        assert "not even its header" in refusal(tmp_path / "x.plan", self.plan()[:63])
+
+    @pytest.mark.parametrize(
+        "tags",
+        [b"", b"".join(TAGS[:3]), b"".join(TAGS).replace(b"\x80", b"\x81"), b"".join(TAGS[:2]) + b"\0" + TAGS[2]],
+        ids=["none", "three", "other", "torn"],
+    )
+    def test_another_layout_has_no_version(self, tmp_path: Path, tags: bytes) -> None:
+        header = self.read(tmp_path, self.plan(tags=tags))
+
+        assert (header.runtime, header.version, header.plan_bytes) == ("tensorrt", "", 124)
+
+    def test_a_line_feed_is_a_number_too(self, tmp_path: Path) -> None:
+        tags = b"".join(b"\x02\x80\x01\x00" + bytes([number]) for number in (8, 10, 13, 0))
+
+        assert self.read(tmp_path, self.plan(tags=tags)).version == "8.10.13.0"
+
+    def test_the_largest_size_is_no_overflow(self, tmp_path: Path) -> None:
+        content = self.plan(size=2**64 - 1, rest=bytes(100))
+
+        assert "18,446,744,073,709,551,639 bytes" in refusal(tmp_path / "x.plan", content)
+
+    @pytest.mark.skipif(is_installed("tensorrt"), reason="needs a machine without tensorrt")
+    def test_an_unknown_version_leaves_no_gap_in_the_message(self, tmp_path: Path) -> None:
+        header = self.read(tmp_path, self.plan(tags=b""))
+        with pytest.raises(EngineError, match="was built by TensorRT; cannot be imported") as caught:
+            check_version(tmp_path / "old.plan", header)
+
+        assert caught.value.remedy == "Install TensorRT."
+
+    @given(st.binary(max_size=200) | st.binary(min_size=60, max_size=200).map(lambda end: b"ptrt" + end), st.data())
+    def test_any_bytes_are_read_or_refused(self, folder: Path, content: bytes, data: st.DataObject) -> None:
+        if content[:4] == b"ptrt" and len(content) >= 24 and data.draw(st.booleans()):
+            content = content[:16] + struct.pack("<Q", data.draw(st.integers(0, 300))) + content[24:]
+        path = folder / "any.plan"
+        path.write_bytes(content)
+        whole = content[:4] == b"ptrt" and len(content) >= HEADER_BYTES
+        if whole and int.from_bytes(content[16:24], "little") + 24 <= len(content):
+            header = read_header(path)
+            assert header.plan_bytes == int.from_bytes(content[16:24], "little") + 24
+            assert re.fullmatch(r"(\d+(\.\d+){3})?", header.version)
+            return
+        if content[:4] not in (b"ftrt", b"vtrt"):
+            with pytest.raises(EngineError, match=r"empty|cut off|not a TensorRT engine"):
+                read_header(path)
 
 
 class TestFields:

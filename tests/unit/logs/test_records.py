@@ -119,7 +119,7 @@ class TestSink:
         sink = LogSink()
         with sink.collect("run") as records:
             sink.say(None, None, None)  # type: ignore[arg-type]
-            sink._collectors.append(None)  # type: ignore[arg-type]
+            sink._collectors.insert(0, None)  # type: ignore[arg-type]
             sink.say("info", "x", "y")
             sink._collectors.remove(None)  # type: ignore[arg-type]
 
@@ -146,3 +146,81 @@ class TestSink:
 
         assert isinstance(records, deque)
         assert [record.message for record in records] == [str(index) for index in range(100)]
+
+
+class TestApart:
+    def test_those_around_it_miss_what_is_tried(self) -> None:
+        sink = LogSink()
+        with sink.collect("build") as outer, sink.collect("build") as middle:
+            sink.say("info", "x", "before")
+            with sink.collect("try", apart=True) as tried:
+                sink.say("error", "x", "tried")
+            sink.say("info", "x", "after")
+
+        assert [record.message for record in tried] == ["tried"]
+        assert [(record.message, record.phase) for record in outer] == [("before", "build"), ("after", "build")]
+        assert list(middle) == list(outer)
+
+    def test_those_inside_of_it_hear_everything(self) -> None:
+        sink = LogSink()
+        with sink.collect("a") as outer, sink.collect("b", apart=True) as tried, sink.collect("c") as inner:
+            sink.say("error", "x", "said")
+
+        assert [[record.message for record in heard] for heard in (outer, tried, inner)] == [[], ["said"], ["said"]]
+
+    def test_one_inside_of_another(self) -> None:
+        sink = LogSink()
+        with sink.collect("a") as outer, sink.collect("b", apart=True) as first:
+            sink.say("info", "x", "1")
+            with sink.collect("c", apart=True) as second:
+                sink.say("info", "x", "2")
+            sink.say("info", "x", "3")
+
+        assert list(outer) == []
+        assert [record.message for record in first] == ["1", "3"]
+        assert [record.message for record in second] == ["2"]
+
+    def test_after_an_error_all_hear_again(self) -> None:
+        sink = LogSink()
+        with sink.collect("build") as outer:
+            with pytest.raises(RuntimeError, match="inside"), sink.collect("try", apart=True):
+                raise RuntimeError("inside")
+            sink.say("info", "x", "after")
+
+        assert [record.message for record in outer] == ["after"]
+
+    def test_threads_that_do_not_leave_in_the_order_in_which_they_came(self) -> None:
+        """One comes while another tries something, and stays longer: nobody may go on missing messages."""
+        sink, inside, gone = LogSink(), threading.Event(), threading.Event()
+        heard: list[str] = []
+
+        def stay() -> None:
+            with sink.collect("run") as records:
+                inside.set()
+                assert gone.wait(60)
+                sink.say("info", "x", "alone")
+            heard.extend(record.message for record in records)
+
+        with sink.collect("build") as outer:
+            thread = threading.Thread(target=stay)
+            with sink.collect("try", apart=True) as tried:
+                thread.start()
+                assert inside.wait(60)
+                sink.say("info", "x", "tried")
+            gone.set()
+            thread.join(60)
+            sink.say("info", "x", "later")
+
+        assert [record.message for record in tried] == ["tried"]
+        assert heard == ["tried", "alone"]
+        assert [record.message for record in outer] == ["alone", "later"]
+
+    def test_what_other_threads_say_meanwhile(self) -> None:
+        sink = LogSink()
+        with sink.collect("build") as outer, sink.collect("try", apart=True) as tried:
+            thread = threading.Thread(target=sink.say, args=("error", "x", "of a thread"))
+            thread.start()
+            thread.join(60)
+
+        assert [record.message for record in tried] == ["of a thread"]
+        assert list(outer) == []

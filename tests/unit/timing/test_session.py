@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import pytest
 
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.model import EngineInfo, Layer
-from pytest_trtgray.errors import NotRunnableError
+from pytest_trtgray.errors import NotRunnableError, ShapeError
 from pytest_trtgray.feeds import make_feed
 from pytest_trtgray.timing import session as module
 from pytest_trtgray.timing.gate import Baseline, Run, Session, judge
-from pytest_trtgray.timing.session import Plan, measure_run, measure_session
+from pytest_trtgray.timing.session import Overheads, Plan, first_calls, measure_run, measure_session
 from tests.unit.helpers import layer, ort_engine
 
 
@@ -34,7 +34,7 @@ class ScriptedContext:
 
     def __init__(self, engine: ScriptedEngine, *, profiled: bool) -> None:
         self.engine, self.profiled = engine, profiled
-        self.runs = 0
+        self.runs, self.bound, self.moved = 0, 0, 0
 
     def run(self) -> float:
         self.runs += 1
@@ -43,9 +43,11 @@ class ScriptedContext:
 
     def bind(self, feed: Feed) -> None:
         self.runs = 0
+        self.bound += 1
 
     def transfers(self) -> tuple[float, float] | None:
-        return self.engine.moved
+        self.moved += 1
+        return self.engine.transfer()
 
     def layer_times(self) -> list[dict[str, float]]:
         if not self.profiled:
@@ -62,7 +64,8 @@ class ScriptedEngine(Engine):
         self.records, self.notes, self.blocked = (), (), blocked
         self._layers, self.times = layers, times
         self.contexts: list[ScriptedContext] = []
-        self.moved: tuple[float, float] | None = None
+        self.options: list[TimingOptions] = []
+        self.transfer: Callable[[], tuple[float, float] | None] = lambda: None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -78,6 +81,7 @@ class ScriptedEngine(Engine):
     ) -> Iterator[TimingContext]:
         context = ScriptedContext(self, profiled=profiled)
         self.contexts.append(context)
+        self.options.append(options)
         yield context
 
     def _infer(self, feed: Any) -> Any:
@@ -162,6 +166,80 @@ class TestScripted:
         assert [judged.key for judged in verdict.layers if judged.outcome == "slower"] == ["/l4"]
 
 
+class TestOverheads:
+    def test_transfers_are_medians_and_recorded_with_units(self) -> None:
+        engine = scripted(a=10.0)
+        script = iter([(1.0, 100.0), (3.0, 300.0), (2.0, 200.0), *((9.0, 900.0),) * 4, *((1.0, 100.0),) * 3] * 2)
+        engine.transfer = lambda: next(script)
+        measured = measure_run(engine, {}, Plan(2, 5), context={"host": "ci"})
+
+        assert (measured.overheads.upload_us, measured.overheads.download_us) == (2.5, 250.0)
+        assert measured.run.context["upload_us"] == "2.5"
+        assert measured.run.context["download_us"] == "250.0"
+        assert measured.run.context["host"] == "ci"
+
+    def test_transfers_are_those_of_the_context_without_a_profiler(self) -> None:
+        engine = scripted(a=10.0)
+        engine.transfer = lambda: (1.0, 2.0)
+        measure_session(engine, {}, Plan(1, 5))
+
+        assert [context.moved for context in engine.contexts] == [module.TRANSFERS, 0]
+
+    def test_nothing_is_moved(self) -> None:
+        overheads = measure_session(scripted(a=10.0), {}, Plan(1, 5)).overheads
+
+        assert (overheads.upload_us, overheads.download_us) == (None, None)
+        assert set(overheads.context()) == {"cold_start_us"}
+
+    def test_of_a_run_they_are_medians_over_the_sessions(self) -> None:
+        found = [Overheads(10.0, 1.0, None), Overheads(500.0, None, None), Overheads(30.0, 3.0, None)]
+
+        assert module._median_of(found) == Overheads(30.0, 2.0, None)
+
+    def test_are_no_part_of_the_verdict(self) -> None:
+        engine, loaded = scripted(a=10.0), scripted(a=10.0)
+        loaded.transfer = lambda: (1e6, 1e6)
+        baseline = Baseline([one_run(engine, {}, Plan(2, 10), context={})[0] for _ in range(4)])
+
+        assert judge(baseline, one_run(loaded, {}, Plan(2, 10), context={})[0]).outcome == "pass"
+
+
+class TestFirstCalls:
+    def test_each_shape_in_one_context(self, mlp: Path) -> None:
+        engine = ort_engine(mlp)
+        shapes = [(1, 8), (32, 8), (1, 8)]
+        found = first_calls(engine, [make_feed(engine.info.inputs, {"x": shape}) for shape in shapes])
+
+        assert [call.shapes for call in found] == [{"x": shape} for shape in shapes]
+        assert all(call.first_us > 0 and call.steady_us > 0 for call in found)
+
+    def test_the_context_is_fresh_and_the_order_is_kept(self) -> None:
+        engine = scripted(a=10.0)
+        found = first_calls(engine, [{}, {}], TimingOptions(kept_kernels=False))
+        (context,) = engine.contexts
+
+        assert len(found) == 2
+        assert not context.profiled
+        assert engine.options == [TimingOptions(kept_kernels=False)]
+        assert context.bound == 2 * (1 + module.WARMUP_BLOCK)
+
+    def test_no_shapes(self) -> None:
+        engine = scripted(a=10.0)
+
+        assert first_calls(engine, []) == ()
+        assert engine.contexts == []
+
+    def test_an_engine_that_cannot_run(self) -> None:
+        with pytest.raises(NotRunnableError, match="no driver"):
+            first_calls(ScriptedEngine((), {}, blocked="no driver"), [{}])
+
+    def test_a_shape_out_of_the_profile(self, mlp: Path) -> None:
+        engine = ort_engine(mlp)
+        feeds = [make_feed(engine.info.inputs, {"x": (rows, 8)}) for rows in (1, 33)]
+        with pytest.raises(ShapeError, match="input 'x' has shape 33x8"):
+            first_calls(engine, feeds)
+
+
 class TestPlan:
     @pytest.mark.parametrize(("sessions", "iterations"), [(0, 1), (-1, None), (1, 0), (1, -5)])
     def test_refusals(self, sessions: int, iterations: int | None) -> None:
@@ -170,6 +248,14 @@ class TestPlan:
 
     def test_defaults(self) -> None:
         assert Plan() == Plan(3, None)
+        assert Plan().method == {}
+
+    def test_what_changes_the_times(self) -> None:
+        graph = TimingOptions(cuda_graph=True)
+
+        assert Plan(processes=True).method == {"processes": "fresh"}
+        assert Plan(options=graph).method == {"cuda_graph": "yes"}
+        assert Plan(9, 9, processes=True, options=graph).method == {"processes": "fresh", "cuda_graph": "yes"}
 
 
 class TestReal:

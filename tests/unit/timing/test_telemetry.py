@@ -58,3 +58,37 @@ def test_context_has_units_and_only_what_is_known() -> None:
         "driver": "580.1",
     }
     assert Reading().context() == {}
+
+
+def test_utilisation_is_recorded_and_disturbs_nothing() -> None:
+    """It covers the second before, in which the engine under test itself was running."""
+    reading = Reading(utilisation_percent=100)
+
+    assert reading.context() == {"utilisation_percent": "100"}
+    assert Reading(utilisation_percent=0).context() == {"utilisation_percent": "0"}
+    assert reading.disturbed == ""
+
+
+class TestFamily:
+    """A session in a process of its own, and the parent that waits with a context on the same GPU."""
+
+    def test_the_parent_is_no_other(self) -> None:
+        assert _others(processes(os.getpid(), os.getppid()), family=2) == 0
+        assert _others(processes(os.getpid(), os.getppid())) == 1
+
+    def test_a_parent_that_is_not_on_the_gpu(self) -> None:
+        assert _others(processes(os.getpid()), family=2) == 0
+        assert _others(processes(os.getpid(), 1_000_000_001), family=2) == 1
+
+    def test_others_beside_both(self) -> None:
+        pids = (os.getpid(), os.getppid(), 1_000_000_001, 1_000_000_002)
+
+        assert _others(processes(*pids), family=2) == 2
+
+    def test_a_process_with_two_entries_counts_once(self) -> None:
+        assert _others(processes(os.getpid(), os.getpid(), 1_000_000_001, 1_000_000_001)) == 1
+        assert _others(processes(1_000_000_001, 1_000_000_001), family=1) == 0
+
+    @pytest.mark.parametrize(("count", "others"), [(0, 0), (1, 0), (2, 0), (3, 1), (5, 3)])
+    def test_in_a_container_as_many_as_the_family_has(self, count: int, others: int) -> None:
+        assert _others(processes(*range(1_000_000_000, 1_000_000_000 + count)), family=2) == others
