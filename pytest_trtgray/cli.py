@@ -69,6 +69,10 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="what builds ONNX models",
     )
     parser.add_argument("--cache-dir", default=".trtgray_cache", help="folder of built engines")
+    parser.add_argument(
+        "--dir", default="baselines", help="folder of baselines, whose engines.sha256 lists the engines"
+    )
+    parser.add_argument("--allow-unlisted", action="store_true", help="load engine files that are not listed")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -172,8 +176,24 @@ def _read(source: str, arguments: argparse.Namespace) -> list[Layer]:
     path = Path(source)
     if path.suffix.lower() != ".onnx" and not is_engine_file(path):
         return read_layers(path)
+    if is_engine_file(path) and path.exists() and not arguments.allow_unlisted:
+        _require_listed(path, Path(arguments.dir))
     options = LoadOptions(runtime=arguments.runtime, cache_dir=Path(arguments.cache_dir))
     return list(load_engine(path, options).layers)
+
+
+def _require_listed(path: Path, folder: Path) -> None:
+    from pytest_trtgray.baselines.engine_list import EngineList
+    from pytest_trtgray.engines.loading import check_file
+    from pytest_trtgray.errors import EngineError
+
+    check_file(path)
+    try:
+        EngineList(folder).require(path)
+    except EngineError as error:
+        raise EngineError(
+            error.thing, error.reason, "If you trust where it comes from: --allow-unlisted (or --dir BASELINES)."
+        ) from None
 
 
 if __name__ == "__main__":

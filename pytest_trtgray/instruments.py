@@ -75,6 +75,12 @@ class EngineFactory:
         shapes = (request_shapes(*given),) if any(given) else self._fitting_shapes(file)
         if precision:
             _check_precision(file, precision)
+        if calibration and precision not in CALIBRATED:
+            raise TrtGrayError(
+                "calibration",
+                f"is only used by precision={' or '.join(map(repr, CALIBRATED))}, not by {precision!r}",
+                "Drop it, or name the precision.",
+            )
         feeds: tuple[Feed, ...] = tuple(
             {input_name: to_numpy(input_name, value) for input_name, value in feed.items()} for feed in calibration
         )

@@ -31,17 +31,20 @@ def check_everything(settings: Settings) -> None:
     for model in models:
         if model is not None:
             _check_shapes(settings, model)
-    # last: a run that is refused lists nothing
     for request in settings.engines:
-        if is_engine_file(request.path):
+        # listed only when it is loaded: not by a run that is refused, or that only collects
+        if is_engine_file(request.path) and not settings.update:
             admit(request.path, settings)
 
 
-def admit(path: Path, settings: Settings) -> None:
+def admit(path: Path, settings: Settings) -> Path | None:
     """Let an engine file pass to native code, or refuse it.
 
     It passes if ``engines.sha256`` lists its content, or by an option: ``--update-baselines`` lists it,
     ``--trt-allow-unlisted`` does not ask.
+
+    Returns:
+        the list, if it was written.
 
     Raises:
         EngineError: it is not listed, or has changed since.
@@ -51,9 +54,10 @@ def admit(path: Path, settings: Settings) -> None:
 
     listed = EngineList(settings.baseline_dir)
     if settings.update:
-        listed.add(path)
-    elif not settings.allow_unlisted:
+        return listed.file if listed.add(path) else None
+    if not settings.allow_unlisted:
         listed.require(path)
+    return None
 
 
 def _require_gpu(settings: Settings) -> None:

@@ -100,8 +100,8 @@ class TrtSession:
         )
         key = (str(path), name, f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)}")
         if key not in self._engines:
-            if is_engine_file(path):
-                admit(path, self.settings)
+            if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
+                self.written.append(str(written))
             self._engines[key] = load_engine(path, options, name=name, onnx=self.settings.onnx)
         return self._engines[key]
 

@@ -28,18 +28,17 @@ def alone_on(device: DeviceInfo | None, patience_s: float = PATIENCE_S) -> Itera
     path = lock_file(device)
     # other users' tests wait for the same file
     lock = filelock.FileLock(str(path), timeout=patience_s, mode=0o666)
+    why = ""
     try:
         lock.acquire()
     except filelock.Timeout:
-        yield f"another timing test held {device.name} for {patience_s:g} s ({path})"
-        return
+        why = f"another timing test held {device.name} for {patience_s:g} s ({path})"
     except OSError as error:
-        yield f"the lock of {device.name} cannot be used: {path}: {error.strerror or error}"
-        return
+        why = f"the lock of {device.name} cannot be used: {path}: {error.strerror or error}"
     try:
-        yield ""
+        yield why  # outside of the except clauses: an error of the body is no consequence of the lock
     finally:
-        lock.release()
+        lock.release()  # does nothing where it is not held
 
 
 def lock_file(device: DeviceInfo) -> Path:

@@ -217,7 +217,7 @@ def test_a_precision_that_not_every_layer_has_is_told(project: Project, einsums:
 
 @needs_rtx
 def test_a_precision_that_no_layer_has_is_told(project: Project) -> None:
-    """An engine from the cache whose layers are others than were asked for."""
+    """No model is known that this builder gives another type altogether; so the finding is made by hand."""
     project.mlp("net.onnx")
     project.pytester.makepyfile(
         f"""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pytest_trtgray.baselines.engine_list import EngineList
 from pytest_trtgray.baselines.store import BaselineStore
 from pytest_trtgray.cli import DIFFERENT, OK, USAGE, main
 from pytest_trtgray.timing.gate import Baseline, Run, Session
@@ -64,6 +65,23 @@ class TestLayers:
         assert (code, err) == (OK, "")
         assert "/fc0/Add + /fc0/MatMul + /fc0/Relu" in out
         assert list((tmp_path / "cache").glob("*.engine"))
+
+    def test_an_engine_file_has_to_be_listed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """An engine is code; without a GPU nothing runs it, but the question is the same everywhere."""
+        pytest.importorskip("tensorrt_rtx")
+        model = models.mlp(tmp_path / "mlp.onnx")
+        assert main(["layers", str(model), "--runtime=tensorrt_rtx", f"--cache-dir={tmp_path / 'cache'}"]) == OK
+        (engine,) = (tmp_path / "cache").glob("*.engine")
+        capsys.readouterr()
+
+        assert main(["layers", str(engine), f"--dir={tmp_path / 'baselines'}"]) == USAGE
+        refused = capsys.readouterr().err
+        assert "is not listed in" in refused
+        assert "--allow-unlisted" in refused
+        EngineList(tmp_path / "baselines").add(engine)
+        for option in (f"--dir={tmp_path / 'baselines'}", "--allow-unlisted"):
+            main(["layers", str(engine), option])
+            assert "is not listed" not in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["none.onnx", "none.engine", "none.json"])
     def test_of_a_file_that_is_not_there(self, capsys: Captured, name: str) -> None:

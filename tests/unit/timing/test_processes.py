@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import signal
@@ -157,6 +158,19 @@ class TestResult:
             result.layers == measure_session(engine, make_feed(engine.info.inputs, {"x": (1, 3, 16, 16)}), PLAN).layers
         )
         assert {path: path.stat().st_mtime_ns for path in cache.glob("*.onnx")} == before
+
+    def test_what_this_process_can_import_the_other_can(
+        self, mlp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A plugin or custom source that pytest found through its own sys.path."""
+        (tmp_path / "found_by_pytest.py").write_text(
+            "from pytest_trtgray.engines.loading import EngineSource\nclass Source(EngineSource):\n    pass\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        engine = load_engine(mlp, LoadOptions("onnxruntime"))
+        engine.source = importlib.import_module("found_by_pytest").Source(mlp, LoadOptions("onnxruntime"), "net")
+
+        assert measure_in_process(engine, make_feed(engine.info.inputs, {"x": (1, 8)}), PLAN).session.iterations == 4
 
     def test_a_relative_path(self, mlp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(mlp.parent)
