@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.dtypes import numpy_dtype
-from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, recorder_of, version_of
+from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, record_errors, version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_log, layers_to_rows, memory_from_log
 from pytest_trtgray.engines.model import ShapeProfile, format_shape
@@ -30,11 +31,12 @@ from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import SINK, Record, errors_of
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 _SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
 _MAX_KEPT_MESSAGE = 20_000
+_CACHE_FAULT = re.compile(r"myelincache|timing ?cache", re.IGNORECASE)
 _FLAGS = {"fp16": ("FP16",), "bf16": ("BF16",), "fp8": ("FP8",), "int8": ("INT8",), "fp32": ()}
 """Flags of a weakly typed build. What a precision is not meant for stays in FP32, as it does in a Q/DQ model."""
 
@@ -88,24 +90,19 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
             f"building with TensorRT needs a GPU: {no_gpu_reason(request.device)}",
             "Use --trt-runtime=tensorrt_rtx, whose builder needs none, or run on a GPU machine.",
         )
-    backend = polygraphy_of(request.flavour)
     started = time.perf_counter()
-    with (
-        SINK.collect("build") as records,
-        native_stderr(),
-        warnings.catch_warnings(),
-        primary_context(request.device),
-    ):
-        warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
-        try:
-            engine = _build(backend, model, request)
-        except backend.error as error:
-            raise EngineError(
-                model.path,
-                f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
-                + first_cause(records, str(error)),
-                "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
-            ) from None
+    engine, records = _attempt(model, request)
+    if request.timing_cache is not None and any(_CACHE_FAULT.search(record.message) for record in errors_of(records)):
+        # TensorRT 8.5 sometimes cannot read the Myelin part of its own cache, and says so in the middle of a build.
+        request.timing_cache.unlink(missing_ok=True)
+        engine, records = _attempt(model, request)
+    if engine is None:
+        raise EngineError(
+            model.path,
+            f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
+            + first_cause(records, "no reason given"),
+            "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+        )
     messages = [record.message for record in records]
     memory = memory_from_log(messages)
     facts = {
@@ -115,6 +112,23 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         "build_s": round(time.perf_counter() - started, 3),
     }
     return engine, facts
+
+
+def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Sequence[Record]]:
+    """One build: the engine, or ``None``, and what was said."""
+    backend = polygraphy_of(request.flavour)
+    with (
+        SINK.collect("build") as records,
+        native_stderr(),
+        warnings.catch_warnings(),
+        primary_context(request.device),
+    ):
+        warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
+        try:
+            return _build(backend, model, request), records
+        except backend.error as error:
+            SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
+            return None, records
 
 
 def primary_context(device_index: int) -> AbstractContextManager[Any]:
@@ -256,7 +270,7 @@ def _set_tf32(trt: Any, config: Any, allowed: bool) -> None:
 @contextlib.contextmanager
 def _recorded(builder: Any, flavour: Flavour) -> Iterator[None]:
     """With the error recorder attached, after parsing; see :func:`~pytest_trtgray.engines.flavour.recorder_of`."""
-    builder.error_recorder = recorder_of(flavour)
+    record_errors(builder, flavour)
     try:
         yield
     finally:
@@ -290,14 +304,10 @@ def _kept_timings(config: Any, request: BuildRequest) -> Iterator[None]:
 
 
 def _timing_cache(config: Any, stored: bytes) -> Any:
-    """A timing cache from what was stored; an empty one where TensorRT finds fault with it.
-
-    TensorRT 8.5 sometimes writes a cache whose Myelin part it cannot read, and a build with it fails.
-    """
+    """A timing cache from what was stored; an empty one where TensorRT finds fault with it."""
     with SINK.collect("build", apart=True) as said:
         cache = config.create_timing_cache(stored)
-    refused = any(record.severity in ("error", "internal_error") for record in said)
-    return config.create_timing_cache(b"") if cache is None or refused else cache
+    return config.create_timing_cache(b"") if cache is None or errors_of(said) else cache
 
 
 def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_trtgray.engines.header import EngineHeader, Flavour
 from pytest_trtgray.errors import EngineError
-from pytest_trtgray.logs.records import SINK, LogSeverity, Record, problems
+from pytest_trtgray.logs.records import SINK, LogSeverity, Record, errors_of
 from pytest_trtgray.vendor import quiet_import
 
 PRODUCT: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
@@ -111,9 +111,24 @@ def recorder_of(flavour: Flavour) -> Any:
     return Recorder()
 
 
+def is_tensorrt_8(flavour: Flavour) -> bool:
+    """Whether the API of bindings is still there (8.5 to 9): the last releases with faults of their own to go round."""
+    return hasattr(quiet_import(flavour).ICudaEngine, "get_binding_name")
+
+
+def record_errors(target: Any, flavour: Flavour) -> None:
+    """Attach the error recorder to a runtime or an execution context.
+
+    Not in TensorRT 8: 8.5.3 crashed in contexts with a recorder once others had been destroyed. Its errors stay
+    with the logger, which says the same without the codes.
+    """
+    if not is_tensorrt_8(flavour):
+        target.error_recorder = recorder_of(flavour)
+
+
 def first_cause(records: Iterable[Record], fallback: str) -> str:
     """The first error of a cascade; the last one is mostly a consequence."""
-    said = [record for record in problems(records) if record.severity != "warning"]
+    said = errors_of(records)
     text = said[0].message if said else fallback
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     return " ".join(lines[:3]) if lines else fallback

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -122,6 +122,11 @@ def _drop_chatter(records: deque[Record]) -> None:
 
 SINK = LogSink()
 """The one sink of this process: TensorRT allows one logger a process and warns about a second."""
+
+
+def errors_of(records: Iterable[Record]) -> list[Record]:
+    """Errors, in order."""
+    return [record for record in records if record.severity in ("internal_error", "error")]
 
 
 def problems(records: Any) -> list[Record]:
