@@ -23,7 +23,7 @@ from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.dtypes import numpy_dtype
-from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, record_errors, version_of
+from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, recorder_of, version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_log, layers_to_rows, memory_from_log
 from pytest_trtgray.engines.model import ShapeProfile, format_shape
@@ -270,7 +270,7 @@ def _set_tf32(trt: Any, config: Any, allowed: bool) -> None:
 @contextlib.contextmanager
 def _recorded(builder: Any, flavour: Flavour) -> Iterator[None]:
     """With the error recorder attached, after parsing; see :func:`~pytest_trtgray.engines.flavour.recorder_of`."""
-    record_errors(builder, flavour)
+    builder.error_recorder = recorder_of(flavour)
     try:
         yield
     finally:
@@ -291,16 +291,18 @@ def _kept_timings(config: Any, request: BuildRequest) -> Iterator[None]:
         stored = path.read_bytes()
     except OSError:
         stored = b""
-    config.set_timing_cache(_timing_cache(config, stored), False)
+    # Polygraphy has attached an empty cache; a second one would be an error
+    kept = config.get_timing_cache()
+    if stored:
+        kept.combine(_timing_cache(config, stored), True)
     yield
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):
-            measured = config.get_timing_cache()
             now = path.read_bytes() if path.exists() else b""
             if now != stored:  # another process has written meanwhile
-                measured.combine(_timing_cache(config, now), True)
-            write_atomically(path, bytes(measured.serialize()))
+                kept.combine(_timing_cache(config, now), True)
+            write_atomically(path, bytes(kept.serialize()))
 
 
 def _timing_cache(config: Any, stored: bytes) -> Any:

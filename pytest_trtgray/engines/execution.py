@@ -31,7 +31,6 @@ class Execution:
         inputs: of the engine.
         outputs: of the engine.
         name: for messages.
-        infers: whether the context can be asked which shapes are missing (in TensorRT 8.5.3 that may crash).
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Execution:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         name: str,
-        infers: bool = True,
     ) -> None:
         self._trt = trt
         self._engine = engine
@@ -53,7 +51,6 @@ class Execution:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._name = name
-        self._infers = infers
         specs = (*inputs, *outputs)
         with device.current() as driver:
             self._stream = driver.Stream()
@@ -63,8 +60,6 @@ class Execution:
         self._on_host = {spec.name for spec in specs if engine.get_tensor_location(spec.name).name == "HOST"}
         # TensorRT before 10 knows no INT64: what the model calls so is INT32 in the engine.
         self._dtypes = {spec.name: numpy_dtype(datatype(engine.get_tensor_dtype(spec.name).name)) for spec in specs}
-        # TensorRT reads sizes when an address is set, and not again if it is the same: two buffers take turns.
-        self._spare = {name: HostBuffer(device) for name in self._on_host}
         self._staged: dict[str, NDArray[Any]] = {}
         self._borrowed: list[DeviceArray] = []
         self._allocators: dict[str, Any] = {}
@@ -91,7 +86,7 @@ class Execution:
             for spec in self._inputs:
                 self._bind_input(spec, feed[spec.name])
             self._upload()
-            missing = list(self.context.infer_shapes()) if self._infers else []
+            missing = list(self.context.infer_shapes())
             self._require(not missing, f"the shapes of {missing} are not determined")
             for spec in self._outputs:
                 self._bind_output(spec)
@@ -164,7 +159,7 @@ class Execution:
             self.context = None
             self._allocators.clear()
             self._borrowed.clear()
-        for host in (*self._host.values(), *self._spare.values()):
+        for host in self._host.values():
             host.free()
         for memory in self._memory.values():
             memory.free()
@@ -190,8 +185,6 @@ class Execution:
                 self._address(name, self._borrow(name, value))
                 return
             value = to_host(value)
-        if name in self._on_host:
-            self._host[name], self._spare[name] = self._spare[name], self._host[name]
         staged = self._host[name].view(shape, dtype)
         np.copyto(staged, value, casting="same_kind")
         self._require(

@@ -111,19 +111,13 @@ def recorder_of(flavour: Flavour) -> Any:
     return Recorder()
 
 
-def is_tensorrt_8(flavour: Flavour) -> bool:
-    """Whether the API of bindings is still there (8.5 to 9): the last releases with faults of their own to go round."""
-    return hasattr(quiet_import(flavour).ICudaEngine, "get_binding_name")
+def shares_profiles(flavour: Flavour) -> bool:
+    """Whether two execution contexts may use one optimization profile at the same time.
 
-
-def record_errors(target: Any, flavour: Flavour) -> None:
-    """Attach the error recorder to a runtime or an execution context.
-
-    Not in TensorRT 8: 8.5.3 crashed in contexts with a recorder once others had been destroyed. Its errors stay
-    with the logger, which says the same without the codes.
+    Before 8.6 they may not: the second context has no profile, refuses every shape, and crashes when it is asked
+    which shapes are missing.
     """
-    if not is_tensorrt_8(flavour):
-        target.error_recorder = recorder_of(flavour)
+    return not hasattr(quiet_import(flavour).ICudaEngine, "get_binding_name")  # the API of bindings ended with 9
 
 
 def first_cause(records: Iterable[Record], fallback: str) -> str:

@@ -27,7 +27,7 @@ from pytest_trtgray.engines.building import primary_context
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
-from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, is_tensorrt_8, logger_of, record_errors
+from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, logger_of, recorder_of, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
@@ -147,6 +147,7 @@ class TensorRTEngine(Engine):
         if self.flavour != "tensorrt" or not dynamic or self.blocked or not is_installed("pycuda"):
             yield None
             return
+        self._make_way()
         with cuda(self._device_index).current():
             context = self._create_context(DEFAULT_TIMING)
             if context is not None:
@@ -223,6 +224,7 @@ class TensorRTEngine(Engine):
     def _new_execution(self, profiler: Any, options: TimingOptions) -> Execution:
         """A fresh execution context with buffers of its own."""
         device = cuda(self._device_index)
+        self._make_way()
         with device.current():
             context = self._create_context(options)
             if context is None:
@@ -231,7 +233,7 @@ class TensorRTEngine(Engine):
                     f"no execution context can be created on {self._memory_text(device)}",
                     FREE_MEMORY,
                 )
-            record_errors(context, self.flavour)
+            context.error_recorder = recorder_of(self.flavour)
             if profiler is not None:
                 # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
                 context.profiler = profiler
@@ -244,8 +246,13 @@ class TensorRTEngine(Engine):
             inputs=self.info.inputs,
             outputs=self.info.outputs,
             name=self.info.name,
-            infers=not is_tensorrt_8(self.flavour),
         )
+
+    def _make_way(self) -> None:
+        """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
+        if self._execution is not None and not shares_profiles(self.flavour):
+            self._execution.close()
+            self._execution = None
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:
@@ -373,7 +380,7 @@ def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_inde
     trt = quiet_import(flavour)
     with SINK.collect("load") as records, primary_context(device_index):
         runtime = trt.Runtime(logger_of(flavour))
-        record_errors(runtime, flavour)
+        runtime.error_recorder = recorder_of(flavour)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         gpu = find_gpu(device_index)
