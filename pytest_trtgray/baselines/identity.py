@@ -13,6 +13,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pytest_trtgray.engines.base import Engine
@@ -83,9 +84,32 @@ def run_context(engine: Engine) -> dict[str, str]:
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "commit": _commit(),
+        "job": _job(),
         **(dict(device.details) if device else {}),
     }
     return {name: value for name, value in context.items() if value}
+
+
+def _job() -> str:
+    """What tells runs of one job from runs of several: what differs between jobs does not average out within one.
+
+    The run of a CI service, where there is one; else this boot of the machine and the hour.
+    """
+    for variables in (
+        ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT"),
+        ("CI_PIPELINE_ID",),
+        ("BUILD_TAG",),
+        ("BUILD_BUILDID",),
+        ("BUILDKITE_BUILD_ID",),
+        ("CIRCLE_WORKFLOW_ID",),
+    ):
+        if os.environ.get(variables[0]):
+            return "-".join(os.environ.get(name, "") for name in variables)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = platform.node()
+    return f"{boot}-{int(time.time() // 3600)}"
 
 
 def _commit() -> str:

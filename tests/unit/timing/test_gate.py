@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pytest_trtgray.files import dump_json
-from pytest_trtgray.timing import gate
+from pytest_trtgray.timing import spread, summary
 from pytest_trtgray.timing.gate import MAX_RUNS, MIN_RUNS, Baseline, Run, Session, Verdict, judge
 from tests.recordings import H200
 from tests.unit.helpers import layer
@@ -150,7 +150,7 @@ class TestSession:
     def test_a_layer_of_no_time_at_all(self) -> None:
         session = Session.from_samples(np.tile([0.0, 8.0], (10, 1)), layers=["none", "b"])
 
-        assert math.exp(session.log_us[0]) == pytest.approx(gate.FLOOR_US)
+        assert math.exp(session.log_us[0]) == pytest.approx(summary.FLOOR_US)
         assert all(math.isfinite(value) for value in (*session.log_us, *session.log_se, session.engine_log_us))
 
     @pytest.mark.parametrize("iterations", [1, 2, 7, 9])
@@ -242,8 +242,8 @@ class TestBaseline:
         assert stored.layers == baseline.layers
         assert len(stored.runs) == 4
         for was, now in zip(baseline.runs, stored.runs, strict=True):
-            np.testing.assert_allclose(now.log_us, was.log_us, atol=1e-5)
-            np.testing.assert_allclose(now.log_se, was.log_se, atol=1e-5)
+            for field in ("log_us", "log_se", "log_sd"):
+                np.testing.assert_allclose(getattr(now, field), getattr(was, field), atol=1e-4)
             assert (now.sessions, now.iterations) == (was.sessions, was.iterations) == (3, 3 * ITERATIONS)
         assert stored.to_dict() == baseline.to_dict()
 
@@ -328,8 +328,8 @@ class TestBaseline:
 
 
 class TestFewRuns:
-    @given(st.integers(0, 99), st.integers(1, MIN_RUNS - 1), st.floats(1.0, 20.0), st.booleans())
-    def test_nothing_is_ever_slower(self, seed: int, runs: int, factor: float, whole: bool) -> None:
+    @given(st.integers(0, 99), st.integers(1, MIN_RUNS - 1), st.floats(1.0, 1.05), st.booleans())
+    def test_nothing_small_is_slower(self, seed: int, runs: int, factor: float, whole: bool) -> None:
         world = World(seed, layers=5)
         baseline = world.baseline(runs)
         verdict = judge(baseline, world.run(everything(factor) if whole else slow(2, factor)))
@@ -339,13 +339,26 @@ class TestFewRuns:
         assert not [finding for finding in verdict.findings if finding.severity == "error"]
 
     @pytest.mark.parametrize("runs", [1, 2])
-    def test_the_reason_names_the_number_of_runs(self, runs: int) -> None:
+    def test_a_large_slowdown_is(self, runs: int) -> None:
+        """Nobody needs three jobs to see that a layer takes twice as long."""
         world = World(0)
-        verdict = judge(world.baseline(runs), world.run(everything(1.5)))
+        verdict = judge(world.baseline(runs), world.run(slow(4, 2.0)))
 
-        assert verdict.outcome == "inconclusive"
-        assert verdict.reason == f"the baseline has {runs} run{'s' if runs > 1 else ''}, a verdict needs {MIN_RUNS}"
-        assert verdict.findings[0].rule == "timing.inconclusive"
+        assert verdict.outcome == "slower"
+        assert slower(verdict) == ["layer4"]
+        assert verdict.findings[-1].rule == "timing.provisional"
+        assert f"the baseline has {runs} job{'s' if runs > 1 else ''}, 3 are needed" in verdict.findings[-1].what
+
+    def test_runs_of_one_job_count_as_one(self) -> None:
+        world = World(0)
+        runs = [Run(world.run().sessions, {"job": "nightly 7"}) for _ in range(5)]
+        verdict = judge(Baseline(runs), world.run(slow(4, 1.2)))
+
+        assert verdict.baseline_runs == 1
+        assert verdict.outcome != "slower"
+        assert "the baseline has 5 runs of 1 job" in verdict.findings[-1].what
+        apart = [Run(run.sessions, {"job": f"nightly {index}"}) for index, run in enumerate(runs)]
+        assert slower(judge(Baseline(apart), world.run(slow(4, 1.2)))) == ["layer4"]
 
     def test_a_pass_is_called_provisional(self) -> None:
         world = World(0)
@@ -354,12 +367,6 @@ class TestFewRuns:
         assert verdict.outcome == "pass"
         assert [finding.rule for finding in verdict.findings] == ["timing.provisional"]
         assert verdict.findings[0].severity == "advice"
-
-    def test_no_second_look(self) -> None:
-        world = World(0)
-        verdict = judge(world.baseline(1), world.run(everything(2)), more=lambda: pytest.fail("measured again"))
-
-        assert verdict.sessions == 3
 
 
 class TestClean:
@@ -514,10 +521,16 @@ class TestDisturbed:
 
 
 class TestSecondLook:
-    def test_not_for_a_clean_run(self) -> None:
-        world = World(0)
+    def test_seldom_for_a_clean_run(self) -> None:
+        """A suspicion costs sessions, not errors; it must stay the exception."""
+        asked = []
+        for seed in range(40):
+            world = World(seed)
+            verdict = judge(world.baseline(5), world.run(), more=lambda world=world: world.run().sessions)  # type: ignore[misc]
+            asked.append(verdict.sessions > 3)
+            assert verdict.outcome == "pass"
 
-        assert judge(world.baseline(5), world.run(), more=lambda: pytest.fail("measured again")).outcome == "pass"
+        assert 0 < sum(asked) <= 12
 
     def test_a_hiccup_is_forgiven(self) -> None:
         """What more sessions do not confirm is not there."""
@@ -651,17 +664,17 @@ class TestArguments:
 class TestHolm:
     def test_by_hand(self) -> None:
         """0.005 * 4, 0.01 * 3, 0.03 * 2, then 0.04 * 1, which must not fall below the one before."""
-        adjusted = gate._holm(np.array([0.01, 0.04, 0.03, 0.005]))
+        adjusted = spread.holm(np.array([0.01, 0.04, 0.03, 0.005]))
 
         np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, 0.02])
 
     def test_never_above_one(self) -> None:
-        np.testing.assert_allclose(gate._holm(np.array([0.9, 0.8, 0.5])), [1, 1, 1])
+        np.testing.assert_allclose(spread.holm(np.array([0.9, 0.8, 0.5])), [1, 1, 1])
 
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
     def test_between_the_raw_value_and_bonferroni(self, values: list[float]) -> None:
         raw = np.array(values)
-        adjusted = gate._holm(raw)
+        adjusted = spread.holm(raw)
 
         assert (adjusted >= raw - 1e-15).all()
         assert (adjusted <= np.minimum(raw * len(raw), 1) + 1e-15).all()
@@ -669,7 +682,9 @@ class TestHolm:
 
     def test_the_error_over_all_layers_is_held(self) -> None:
         rng = np.random.Generator(np.random.PCG64(0))
-        alarms = sum(bool((gate._holm(stats.uniform.rvs(size=50, random_state=rng)) < 0.05).any()) for _ in range(2000))
+        alarms = sum(
+            bool((spread.holm(stats.uniform.rvs(size=50, random_state=rng)) < 0.05).any()) for _ in range(2000)
+        )
 
         assert alarms / 2000 == pytest.approx(0.05, abs=0.02)
 

@@ -1,0 +1,184 @@
+"""Timing findings: what a verdict means, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_trtgray.findings import Finding, counted
+from pytest_trtgray.structure.matching import KEY_SEPARATOR
+from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
+from pytest_trtgray.timing.spread import MIN_RUNS
+from pytest_trtgray.timing.verdict import Judgement, Verdict
+
+INTENDED = "If it is intended: --trt-rebaseline starts anew."
+RECORD_MORE = "Record more runs, best from different jobs: --update-baselines appends one."
+NOTABLE_MACHINE = 0.01
+"""A shift of all layers that is worth a line."""
+NOTABLE_LAYER = 0.005
+"""Part of the layers' time from which on a new layer is worth a line."""
+NOTABLE_BLIND_SPOT = 0.001
+
+
+def findings_of(verdict: Verdict, recorded: int) -> Iterator[Finding]:
+    """All findings of a verdict, the gravest first.
+
+    Args:
+        verdict: without findings.
+        recorded: runs in the baseline, of which several may be of one job.
+    """
+    if verdict.engine.outcome == "slower":
+        yield _slower(
+            verdict.engine,
+            "the whole engine",
+            "timing.engine-slower",
+            f"{_clock_text(verdict)} Compare driver, power limit and other load with the baseline's context. "
+            f"{INTENDED}",
+        )
+    for module in verdict.modules:
+        yield _slower(
+            module,
+            f"module {module.key}",
+            "timing.module-slower",
+            f"Several of its layers together; look at what changed in this part of the model. {INTENDED}",
+        )
+    for layer in sorted(verdict.layers, key=lambda judged: -judged.change):
+        if layer.outcome == "slower":
+            yield _slower(
+                layer,
+                readable(layer.key),
+                "timing.layer-slower",
+                "Look at what changed in these ONNX nodes and at the layer's kernel and precision (the `structure` "
+                f"test). {INTENDED}",
+            )
+    yield from _new_layers(verdict)
+    yield from _doubts(verdict, recorded)
+    yield from _machine(verdict)
+    yield from _faster(verdict)
+
+
+def readable(key: str) -> str:
+    """A layer's key as a report shows it."""
+    parts = key.split(GROUP_SEPARATOR)
+    if len(parts) > 1:
+        return f"{readable(parts[0])} and {counted(len(parts) - 1, 'layer')} that share its nodes"
+    nodes = key.split(KEY_SEPARATOR)
+    more = f" (+{len(nodes) - 3} nodes)" if len(nodes) > 3 else ""
+    return KEY_SEPARATOR.join(nodes[:3]) + more
+
+
+def names(keys: Sequence[str]) -> str:
+    """Several keys, shortened."""
+    shown = ", ".join(readable(key) for key in keys[:3])
+    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
+
+
+def _slower(judgement: Judgement, name: str, rule: str, remedy: str) -> Finding:
+    return Finding(
+        "error",
+        name,
+        f"{name}: {judgement.before_us:.1f} -> {judgement.after_us:.1f} us, {judgement.change:+.1%} "
+        f"[{judgement.low:+.1%}, {judgement.high:+.1%}]",
+        rule,
+        {
+            "before_us": judgement.before_us,
+            "after_us": judgement.after_us,
+            "change_percent": round(judgement.change * 100, 2),
+            "p_value": judgement.p_value,
+        },
+        remedy,
+    )
+
+
+def _new_layers(verdict: Verdict) -> Iterator[Finding]:
+    """Layers without a counterpart: nothing to compare with, but part of the engine's time."""
+    total = sum(layer.after_us or 0.0 for layer in verdict.layers) or 1.0
+    new = [layer for layer in verdict.layers if layer.outcome == "new"]
+    notable = [layer for layer in new if (layer.after_us or 0.0) / total >= NOTABLE_LAYER]
+    for layer in sorted(notable, key=lambda judged: -(judged.after_us or 0.0)):
+        time_us = layer.after_us or 0.0
+        yield Finding(
+            "warning",
+            readable(layer.key),
+            f"{readable(layer.key)} is new: {time_us:.1f} us, {time_us / total:.1%} of the layers' time",
+            "timing.layer-new",
+            {"after_us": layer.after_us},
+            f"It has no baseline; the `structure` test says where it comes from. {INTENDED}",
+        )
+
+
+def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
+    if verdict.outcome == "inconclusive":
+        yield Finding(
+            "warning",
+            "engine",
+            f"timing inconclusive: {verdict.reason}",
+            "timing.inconclusive",
+            {"change_percent": round(verdict.engine.change * 100, 2)},
+            RECORD_MORE if verdict.reason.startswith("the spread") else "Run it again on a quiet machine.",
+        )
+    if verdict.baseline_runs < MIN_RUNS:
+        jobs = counted(verdict.baseline_runs, "job")
+        what = f"{counted(recorded, 'run')} of {jobs}" if recorded > verdict.baseline_runs else jobs
+        yield Finding(
+            "advice",
+            "engine",
+            f"the baseline has {what}, {MIN_RUNS} are needed to know how much runs differ: only large slowdowns "
+            "can fail until then",
+            "timing.provisional",
+            {"baseline_runs": recorded, "baseline_jobs": verdict.baseline_runs},
+            RECORD_MORE,
+        )
+        return
+    hidden = [layer for layer in verdict.layers if layer.outcome == "inconclusive"]
+    worst = max(hidden, key=lambda layer: layer.at_risk, default=None)
+    if verdict.outcome == "pass" and worst is not None and worst.at_risk >= NOTABLE_BLIND_SPOT:
+        yield Finding(
+            "advice",
+            readable(worst.key),
+            f"{counted(len(hidden), 'layer')} of {len(verdict.layers)} vary too much to be judged; what goes unseen "
+            f"costs the engine at most {worst.at_risk:.1%} each ({readable(worst.key)}, up to {worst.high:+.0%})",
+            "timing.blind-spot",
+            {"layers": len(hidden), "at_risk_percent": round(worst.at_risk * 100, 3)},
+            RECORD_MORE,
+        )
+
+
+def _machine(verdict: Verdict) -> Iterator[Finding]:
+    """Everything slower, but no fault of the engine: shown, never failing."""
+    explained = verdict.machine_explained
+    if explained is not None and abs(explained) >= NOTABLE_MACHINE and verdict.engine.outcome != "slower":
+        yield Finding(
+            "advice",
+            "machine",
+            f"all layers {verdict.machine:+.1%}, of which the clock explains {explained:+.1%}: the machine, "
+            "not the engine",
+            "timing.machine",
+            {"shift_percent": round(verdict.machine * 100, 2), "explained_percent": round(explained * 100, 2)},
+            "Clocks that drift between jobs cost resolution; some runners can lock them.",
+        )
+
+
+def _faster(verdict: Verdict) -> Iterator[Finding]:
+    faster = [layer for layer in verdict.layers if layer.outcome == "faster"]
+    if verdict.engine.outcome != "faster" and not faster:
+        return
+    engine = verdict.engine
+    if engine.outcome == "faster":
+        what = f"the engine is {-engine.change:.1%} faster than its baseline"
+    else:
+        best = min(faster, key=lambda layer: layer.change)
+        what = f"{counted(len(faster), 'layer')} faster than the baseline, {readable(best.key)} by {-best.change:.1%}"
+    yield Finding(
+        "advice",
+        "engine",
+        f"{what}, which is stale",
+        "timing.stale-baseline",
+        {"before_us": engine.before_us, "after_us": engine.after_us},
+        "Record it, or a later slowdown back to the old time goes unseen: --trt-rebaseline.",
+    )
+
+
+def _clock_text(verdict: Verdict) -> str:
+    if verdict.machine_explained is None:
+        return "The clock was not read, so a slower machine looks the same."
+    return f"All layers moved by {verdict.machine:+.1%}, of which the clock explains {verdict.machine_explained:+.1%}."
