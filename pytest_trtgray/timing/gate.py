@@ -118,6 +118,7 @@ def compare(
     false_alarm_rate: float = 0.01,
     layer_tolerance: float = 0.03,
     engine_tolerance: float = 0.02,
+    more: Callable[[], tuple[Sequence[Run], Sequence[Run]]] | None = None,
 ) -> Verdict:
     """Judge B against A without a stored baseline: both measured in turn, on the same machine, at the same time.
 
@@ -129,6 +130,9 @@ def compare(
         false_alarm_rate: as in :func:`judge`.
         layer_tolerance: as in :func:`judge`.
         engine_tolerance: as in :func:`judge`.
+        more: returns further pairs (of A, of B); called once, before anything may fail or stay inconclusive. A layer
+            with two modes looks slower whenever all of A drew one and all of B the other; with four pairs and ten
+            such layers that is not rare enough.
 
     Raises:
         ValueError: fewer than three pairs, or not the same number of both.
@@ -136,7 +140,11 @@ def compare(
     limits = _limits(false_alarm_rate, layer_tolerance, engine_tolerance)
     if len(a_runs) != len(b_runs) or len(a_runs) < MIN_RUNS:
         raise ValueError(f"an A/B needs at least {MIN_RUNS} pairs, got {len(a_runs)} and {len(b_runs)} runs")
-    return compare_pairs(a_runs, b_runs, limits)
+    verdict, suspicious = compare_pairs(a_runs, b_runs, limits)
+    if more is not None and suspicious:
+        further_a, further_b = more()
+        verdict, _ = compare_pairs([*a_runs, *further_a], [*b_runs, *further_b], limits)
+    return verdict
 
 
 class _Bench:

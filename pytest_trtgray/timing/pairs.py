@@ -11,7 +11,7 @@ from scipy import stats
 
 from pytest_trtgray.timing.alignment import align, summed
 from pytest_trtgray.timing.explanation import findings_of
-from pytest_trtgray.timing.spread import ENGINE_CLOCK_SHARE, MIN_LAYERS, holm, moderated
+from pytest_trtgray.timing.spread import ENGINE_CLOCK_SHARE, MIN_LAYERS, holm, looks_suspicious, moderated
 from pytest_trtgray.timing.summary import Floats, Run
 from pytest_trtgray.timing.verdict import (
     AGREEING,
@@ -29,8 +29,8 @@ ENGINE_SD, ENGINE_DF = 0.003, 4.0
 """Prior of how much the two engines of a pair differ by chance."""
 
 
-def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) -> Verdict:
-    """The verdict of :func:`pytest_trtgray.timing.gate.compare`."""
+def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) -> tuple[Verdict, bool]:
+    """The verdict of :func:`pytest_trtgray.timing.gate.compare`, and whether more pairs should be measured."""
     alignment = align(a_runs[0].layers, b_runs[0].layers)
     old = [summed(run.location(), run.error(), alignment.old)[0] for run in a_runs]
     new = [summed(run.location(), run.error(), alignment.new)[0] for run in b_runs]
@@ -57,7 +57,9 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
         findings=(),
         machine=float(math.expm1(shift.mean())),
     )
-    return replace(verdict, findings=tuple(findings_of(verdict, pairs)))
+    raw = stats.t.sf(difference.mean(axis=0) / np.sqrt(variance / pairs), df)
+    suspicious = outcome in ("slower", "inconclusive") or looks_suspicious(raw)
+    return replace(verdict, findings=tuple(findings_of(verdict, pairs))), suspicious
 
 
 def _engine(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) -> Judgement:
