@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,6 +17,7 @@ from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.structure.diff import describe
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
+from pytest_trtgray.timing.anomalies import find_overhead_anomalies
 from pytest_trtgray.timing.gate import Baseline, Verdict, judge
 from pytest_trtgray.timing.session import Plan, measure_sessions
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_trtgray.timing.profile import Profile
 
 STRUCTURE = "structure"
+MAX_ANOMALIES = 3
+"""Shown of a run's anomalies; ``trt_profiler(...).anomalies`` has all."""
 
 
 class BaselineCheck:
@@ -70,8 +74,9 @@ class BaselineCheck:
             return None
         if stored is None:
             self._missing("timing", identity)
+        baseline = self._baseline(identity, stored)
         verdict = judge(
-            self._baseline(identity, stored),
+            baseline,
             profile.run,
             false_alarm_rate=self._settings.false_alarm_rate,
             layer_tolerance=self._settings.layer_tolerance if tolerance is None else tolerance,
@@ -80,7 +85,9 @@ class BaselineCheck:
                 result.session for result in measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
             ],
         )
-        self._conclude_timing(profile, verdict)
+        # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
+        oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
+        self._conclude_timing(profile, verdict, oddities)
         return verdict
 
     def structure(self, snapshot: Snapshot) -> tuple[Finding, ...]:
@@ -124,14 +131,15 @@ class BaselineCheck:
 
     def _record_timing(self, identity: Mapping[str, str], key: str, profile: Profile) -> None:
         def change(stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
-            if stored is None:
+            if stored is None or self._session.begin_anew(self._item, identity, key):
                 return Baseline([profile.run]).to_dict()
             return self._baseline(identity, stored).with_run(profile.run).to_dict()
 
         self._session.propose(self._item, self._engine, identity, key, change)
-        self._report("timing", "recorded", _milliseconds(profile.total_us), total_us=profile.total_us)
+        summary = _milliseconds(profile.total_us)
+        self._report("timing", "recorded", summary, total_us=profile.total_us)
 
-    def _conclude_timing(self, profile: Profile, verdict: Verdict) -> None:
+    def _conclude_timing(self, profile: Profile, verdict: Verdict, anomalies: tuple[Finding, ...]) -> None:
         __tracebackhide__ = True
         change = verdict.engine.change
         summary = (
@@ -146,7 +154,7 @@ class BaselineCheck:
             "timing",
             verdict.outcome,
             summary,
-            findings,
+            (*findings, *anomalies),
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,
@@ -155,7 +163,8 @@ class BaselineCheck:
         if reporting:
             return
         if verdict.outcome == "slower":
-            raise AssertionError(_slower_message(self._engine, verdict))
+            accept = f"If it is intended:  {record_command(self._item.config, self._item, anew=True)}"
+            raise AssertionError(f"{_slower_message(self._engine, verdict)}\n  {accept}")
         if verdict.outcome == "inconclusive" and self._settings.inconclusive == "skip":
             skip_test(f"timing inconclusive: {verdict.reason}")
         if verdict.outcome == "inconclusive" and self._settings.inconclusive == "fail":
@@ -199,6 +208,35 @@ def _slower_message(engine: Engine, verdict: Verdict) -> str:
     device = engine.info.device
     where = f"{device.name} ({engine.info.runtime} {engine.info.version})" if device else engine.info.runtime
     return f"{what} on {where}\n{listing(errors(verdict.findings))}"
+
+
+def _anomalies(profile: Profile, baseline: Baseline | None = None) -> tuple[Finding, ...]:
+    """What a report shows of a run's oddities; of a disturbed run nothing: its reason is known."""
+    if profile.run.disturbed:
+        return ()
+    found = profile.anomalies
+    if baseline is not None:
+        found = (*find_overhead_anomalies(profile.run.context, [run.context for run in baseline.runs]), *found)
+    return _summarised(found)
+
+
+def _summarised(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """At most :data:`MAX_ANOMALIES`, the last of which counts the rest."""
+    if len(findings) <= MAX_ANOMALIES:
+        return tuple(findings)
+    shown, rest = findings[: MAX_ANOMALIES - 1], findings[MAX_ANOMALIES - 1 :]
+    kinds = Counter(finding.rule.rpartition(".")[2] for finding in rest)
+    return (
+        *shown,
+        Finding(
+            "advice",
+            "engine",
+            f"{len(rest)} more oddities of the iterations: {', '.join(f'{n} x {kind}' for kind, n in kinds.items())}",
+            "timing.anomaly.more",
+            dict(kinds),
+            "trt_profiler(engine).anomalies lists them all.",
+        ),
+    )
 
 
 def _as_warning(finding: Finding) -> Finding:

@@ -195,6 +195,7 @@ class Profiler:
             layers=layer_times(measured.run, measured.layers),
             method={**engine.timing_method, **plan.method},
             overheads=measured.overheads,
+            samples=measured.samples,
             checker=check,
             group_of=group_of,
         )

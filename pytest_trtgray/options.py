@@ -133,6 +133,12 @@ def add_options(parser: pytest.Parser) -> None:
         "baselines. Alias: --update-baselines",
     )
     add(
+        "--trt-rebaseline",
+        action="store_true",
+        help="Record baselines after an intended change: as --trt-update-baselines, but timing baselines start anew "
+        "with this run",
+    )
+    add(
         "--trt-prune-baselines",
         action="store_true",
         help="Delete the baselines that the report calls obsolete",

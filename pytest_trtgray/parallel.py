@@ -46,8 +46,8 @@ def check_parallel(config: pytest.Config) -> None:
     workers = getattr(config.option, "numprocesses", None) or 0
     if workers > 1 and (settings.update or settings.prune):
         raise pytest.UsageError(
-            "--update-baselines and --trt-prune-baselines do not go with -n: times taken beside other workers "
-            "are no baseline.\n  Record without -n (or with -n0)."
+            "--update-baselines, --trt-rebaseline and --trt-prune-baselines do not go with -n: times taken beside "
+            "other workers are no baseline.\n  Record without -n (or with -n0)."
         )
 
 

@@ -62,6 +62,7 @@ class TrtSession:
         self.used_folders: set[str] = set()
         self.written: list[str] = []
         self.remarks: list[str] = []
+        self._begun: set[tuple[str, str, str]] = set()
         self._engines: dict[tuple[str, str, str], Engine] = {}
         self._shadows: dict[tuple[Path, str, str], Shadow] = {}
         self._records: dict[str, TestRecord] = {}
@@ -215,6 +216,13 @@ class TrtSession:
         identity = select(dict(replaced or found), self.settings.identity)
         self.used_folders.add(slug(identity))
         return identity
+
+    def begin_anew(self, item: pytest.Item, identity: Mapping[str, str], key: str) -> bool:
+        """Whether ``--trt-rebaseline`` is to drop what is stored: once a run, a second check of one key appends."""
+        entry = (slug(identity), item.nodeid, key)
+        first = self.settings.rebaseline and entry not in self._begun
+        self._begun.add(entry)
+        return first
 
     def propose(
         self,

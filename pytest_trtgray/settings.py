@@ -37,6 +37,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     device: int
     device_given: bool
     update: bool
+    rebaseline: bool
     prune: bool
     baseline_dir: Path
     timing: str
@@ -81,7 +82,8 @@ def read_settings(config: pytest.Config) -> Settings:
         runtime=option("trt_runtime"),
         device=_device(config),
         device_given=option("trt_device") is not None,
-        update=option("trt_update_baselines"),
+        update=option("trt_update_baselines") or option("trt_rebaseline"),
+        rebaseline=option("trt_rebaseline"),
         prune=option("trt_prune_baselines"),
         baseline_dir=Path(
             os.path.normpath(

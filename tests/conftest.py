@@ -10,8 +10,11 @@ import onnx
 import onnxruntime
 import scipy.stats
 
+import pytest_trtgray.checks
+import pytest_trtgray.instruments
 import pytest_trtgray.session
 import pytest_trtgray.suite.builtin
+import pytest_trtgray.timing.session
 from pytest_trtgray.engines.building import polygraphy_of
 from pytest_trtgray.vendor import is_installed
 

@@ -9,20 +9,22 @@ from collections.abc import Sequence
 import pytest
 
 WORKER_KEY = "trtgray_command"
+REBASELINE = "--trt-rebaseline"
 
 
-def record_command(config: pytest.Config, item: pytest.Item | None = None) -> str:
-    """The command that records the missing baselines of this run.
+def record_command(config: pytest.Config, item: pytest.Item | None = None, *, anew: bool = False) -> str:
+    """The command that records the missing baselines of this run, or (``anew``) accepts an intended change.
 
     The user's own command line with the update flag, without parallel workers; narrowed to the test where
     pytest can select it by its id.
     """
     worker = getattr(config, "workerinput", None)
     args = list(worker[WORKER_KEY]) if worker else original_args(config)
-    flag = update_flag(config)
+    update = update_flag(config)
+    flags = (update, "--trt-update-baselines", REBASELINE)
     if item is not None and not getattr(item, "is_trt_suite", False):
         args = [*_without_paths(args, config), _node_id_from_here(item)]
-    return shlex.join(["pytest", *(arg for arg in args if arg not in (flag, "--trt-update-baselines")), flag])
+    return shlex.join(["pytest", *(arg for arg in args if arg not in flags), REBASELINE if anew else update])
 
 
 def original_args(config: pytest.Config) -> list[str]:

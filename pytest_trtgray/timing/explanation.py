@@ -114,20 +114,21 @@ def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
             f"timing inconclusive: {verdict.reason}",
             "timing.inconclusive",
             {"change_percent": round(verdict.engine.change * 100, 2)},
-            RECORD_MORE if verdict.reason.startswith("the spread") else "Run it again on a quiet machine.",
+            RECORD_MORE if verdict.reason.startswith(("the spread", "the baseline")) else "Run it on a quiet machine.",
         )
-    if verdict.baseline_runs < MIN_RUNS:
+    if verdict.baseline_runs < MIN_RUNS and not verdict.reason.startswith("the baseline"):
         jobs = counted(verdict.baseline_runs, "job")
         what = f"{counted(recorded, 'run')} of {jobs}" if recorded > verdict.baseline_runs else jobs
         yield Finding(
             "advice",
             "engine",
-            f"the baseline has {what}, {MIN_RUNS} are needed to know how much runs differ: only large slowdowns "
-            "can fail until then",
+            f"the baseline has {what}, {MIN_RUNS} are needed to know how much runs differ: until then nothing fails "
+            "that takes less than twice the time",
             "timing.provisional",
             {"baseline_runs": recorded, "baseline_jobs": verdict.baseline_runs},
             RECORD_MORE,
         )
+    if verdict.baseline_runs < MIN_RUNS:
         return
     hidden = [layer for layer in verdict.layers if layer.outcome == "inconclusive"]
     worst = max(hidden, key=lambda layer: layer.at_risk, default=None)

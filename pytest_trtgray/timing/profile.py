@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_trtgray.engines.model import EngineInfo, Layer
+from pytest_trtgray.findings import Finding
+from pytest_trtgray.timing.anomalies import Samples, find_anomalies
 from pytest_trtgray.timing.gate import Run, Verdict
 from pytest_trtgray.timing.grouping import LayerGroup, modules, share_of
 
@@ -60,6 +63,7 @@ class Profile:
         checker: compares with the baseline; given by the fixture.
         group_of: a user's own grouping (hook ``pytest_trt_layer_group``).
         overheads: cold start and transfers, measured apart; ``None`` where a profile was made by hand.
+        samples: every iteration of each session; empty where a profile was made by hand.
     """
 
     engine: EngineInfo
@@ -70,6 +74,15 @@ class Profile:
     checker: Callable[[Profile], Verdict | None] | None = None
     group_of: LayerGroup | None = None
     overheads: Overheads | None = None
+    samples: tuple[Samples, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def anomalies(self) -> tuple[Finding, ...]:
+        """What is odd about the iterations: outliers, drift, two-mode and hyper-variable layers, the costliest first.
+
+        Diagnoses of severity ``warning`` or ``advice``; they fail no test.
+        """
+        return find_anomalies(self.samples)
 
     @property
     def total_us(self) -> float:

@@ -12,6 +12,7 @@ from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingCont
 from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.engines.profiles import requested
 from pytest_trtgray.timing import telemetry
+from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.exclusive import alone_on
 from pytest_trtgray.timing.gate import Run, Session
 
@@ -92,20 +93,25 @@ class FirstCall:
 
 @dataclass(frozen=True)
 class SessionResult:
-    """One session: summarised times, the layer behind each column, and what else was seen."""
+    """One session: summarised times, the layer behind each column, what else was seen, and every iteration."""
 
     session: Session
     layers: tuple[Layer, ...]
     overheads: Overheads
+    samples: Samples
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run: its sessions, the layer behind each column, and what else was seen (medians over the sessions)."""
+    """One run: its sessions, the layer behind each column, and what else was seen (medians over the sessions).
+
+    ``samples`` are the iterations of each session; they are for diagnoses and kept in no file.
+    """
 
     run: Run
     layers: tuple[Layer, ...]
     overheads: Overheads
+    samples: tuple[Samples, ...] = ()
 
 
 DEFAULT_ITERATIONS = 67
@@ -133,7 +139,7 @@ def measure_run(engine: Engine, feed: Feed, plan: Plan, *, context: dict[str, st
         [result.session for result in results],
         {**context, **overheads.context(), **(state.context() if state else {})},
     )
-    return Measurement(run, results[0].layers, overheads)
+    return Measurement(run, results[0].layers, overheads, tuple(result.samples for result in results))
 
 
 def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "") -> list[SessionResult]:
@@ -186,7 +192,8 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
         disturbed=disturbed or telemetry.first_disturbance((before, busy, after)),
     )
     upload, download = np.median(transfers, axis=0) if transfers else (None, None)
-    return SessionResult(session, layers, Overheads(cold_start_us, _number(upload), _number(download)))
+    overheads = Overheads(cold_start_us, _number(upload), _number(download))
+    return SessionResult(session, layers, overheads, Samples(table, latency, layers))
 
 
 def first_calls(

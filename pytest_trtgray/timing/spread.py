@@ -64,6 +64,7 @@ class RunTimes:
         clock: log of the SM clock, of shape (runs,); NaN where it was not read.
         within: variance of a run's mean that the differences between its sessions explain, of shape (layers,).
         within_df: degrees of freedom of ``within``; 0 if runs have one session.
+        noise: relative standard deviation between the iterations of a session, of a usual layer.
     """
 
     layers: Floats
@@ -72,6 +73,7 @@ class RunTimes:
     clock: Floats
     within: Floats
     within_df: float
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def fit(times: RunTimes) -> Spread:
     residual -= residual.mean(axis=0)
     if runs < MIN_RUNS or count == 0:
         own = (residual**2).sum(axis=0) / max(runs - 1, 1)
-        variance = np.maximum(own, LONE_LAYER_SD**2)
+        # a machine that is busy with other work is not a GPU in a rack: never less than what is seen
+        variance = np.maximum(np.maximum(own, 4 * times.within), max(LONE_LAYER_SD, times.noise) ** 2)
         df, loading, weight = np.full(count, LONE_DF), np.zeros(count), np.inf
     else:
         weight = float(machine @ machine + np.median(residual.var(axis=0, ddof=1)) / LOADING_SD**2) or np.inf
@@ -157,7 +160,8 @@ def fit(times: RunTimes) -> Spread:
     engine_share = _ridge(-engine, speed, ENGINE_CLOCK_SHARE, CLOCK_SHIFT_SD / CLOCK_SHARE_SD) if has_clock else 0.0
     squares = float(((engine + engine_share * speed) ** 2).sum())
     if runs < MIN_RUNS:
-        engine_variance, engine_df = max(LONE_ENGINE_SD**2, squares / max(runs - 1, 1)), LONE_DF
+        engine_variance = max(LONE_ENGINE_SD**2, times.noise**2, squares / max(runs - 1, 1))
+        engine_df = LONE_DF
     elif not has_clock:  # the drift of the clock is in every run, and nobody knows how much
         engine_variance, engine_df = max(squares / (runs - 1), MIN_VARIANCE), float(runs - 1)
     else:

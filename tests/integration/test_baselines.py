@@ -28,13 +28,93 @@ def test_recording_again_appends_a_run_and_replaces_the_structure(recorded: Proj
         assert list(read_file(recorded.baseline("structure")).entries) == ["structure"]
 
 
+def runs_of(project: Project) -> list[int]:
+    """How many runs each timing baseline holds."""
+    return [len(entry["runs"]) for entry in read_file(project.baseline("layers")).entries.values()]
+
+
+def test_after_an_intended_change_a_timing_baseline_starts_anew(recorded: Project) -> None:
+    recorded.record(ENGINE)
+    assert runs_of(recorded) == [2]
+    structure = recorded.baseline("structure").read_bytes()
+    result = recorded.run(ENGINE, "--trt-rebaseline")
+    assert result.ret == 0
+    assert runs_of(recorded) == [1]
+    assert recorded.baseline("structure").read_bytes() == structure
+    recorded.record(ENGINE)
+    assert runs_of(recorded) == [2]
+
+
+def test_starting_anew_with_other_layers(recorded: Project) -> None:
+    recorded.mlp(layers=3)
+    recorded.run(ENGINE, "-k", "structure").assert_outcomes(failed=1, deselected=4)
+    assert recorded.run(ENGINE, "--trt-rebaseline").ret == 0
+    assert runs_of(recorded) == [1]
+    assert len(read_file(recorded.baseline("structure")).entries["structure"]["layers"]) == 3
+    recorded.run(ENGINE, "-k", "structure").assert_outcomes(passed=1, deselected=4)
+
+
+def test_starting_anew_where_there_is_nothing_yet(project: Project) -> None:
+    project.mlp()
+    assert project.run(ENGINE, "--trt-rebaseline", "--update-baselines").ret == 0
+    assert runs_of(project) == [1]
+
+
+TWO_CHECKS = """
+def test_layers(trt_build, trt_profiler):
+    engine = trt_build("mlp.onnx")
+    trt_profiler(engine).check()
+    trt_profiler(engine).check()
+    trt_profiler(engine, shapes={"x": (1, 8)}).check()
+"""
+
+
+def test_checks_of_one_run_do_not_drop_each_other(project: Project) -> None:
+    """Two checks of one shape are two runs; another shape is another entry."""
+    project.mlp()
+    project.pytester.makepyfile(TWO_CHECKS)
+    project.record()
+    assert sorted(runs_of(project)) == [1, 2]
+    project.record()
+    assert sorted(runs_of(project)) == [2, 4]
+    project.run("--trt-rebaseline").assert_outcomes(passed=1)
+    assert sorted(runs_of(project)) == [1, 2]
+
+
+def test_starting_anew_drops_an_entry_that_makes_no_sense(recorded: Project) -> None:
+    """Asked for, and the file itself is whole; a file that is not, is left alone."""
+    path = recorded.baseline("layers")
+    file = read_file(path)
+    ((key, _),) = file.entries.items()
+    path.write_bytes(encode(file.with_entry(key, {"layers": []})))
+    recorded.run(ENGINE, "-k", "layers", "--update-baselines").assert_outcomes(failed=1, deselected=4)
+    recorded.run(ENGINE, "-k", "layers", "--trt-rebaseline").assert_outcomes(passed=1, deselected=4)
+    assert runs_of(recorded) == [1]
+    path.write_text("{")
+    recorded.run(ENGINE, "-k", "layers", "--trt-rebaseline").assert_outcomes(failed=1, deselected=4)
+    assert path.read_text() == "{"
+
+
+def test_a_failing_test_starts_nothing_anew(project: Project) -> None:
+    project.mlp()
+    test = "def test_layers(trt_build, trt_profiler):\n    trt_profiler(trt_build('mlp.onnx')).check()\n"
+    project.pytester.makepyfile(test)
+    for _ in range(2):
+        project.record()
+    project.pytester.makepyfile(test + "    assert False\n")
+    project.run("--trt-rebaseline").assert_outcomes(failed=1)
+    assert runs_of(project) == [2]
+
+
 def test_a_baseline_holds_units_context_and_no_samples(recorded: Project) -> None:
     file = read_file(recorded.baseline("layers"))
     (timing,) = file.entries.values()
     (run,) = timing["runs"]
     assert set(run) == {
         "log_us",
+        "log_sd",
         "log_se",
+        "noise",
         "engine_log_us",
         "engine_log_se",
         "sessions",
@@ -235,6 +315,7 @@ def test_slower_fails_in_the_test_with_the_layer_on_line_one(project: Project) -
     # on a busy machine one layer may stand out from the rest; that something is slower is beyond doubt
     result.stdout.re_match_lines([r"(engine slower by \d+|\d of \d layers slower).* on .*", r".* -> .* us, \+.*"])
     assert 'failures="1"' in (project.path / "junit.xml").read_text()
+    assert f"If it is intended:  pytest {ENGINE} -k layers --junitxml=junit.xml --trt-rebaseline" in text(result)
 
     reported = project.run(ENGINE, "-k", "layers", "--trt-timing=report")
     reported.assert_outcomes(passed=1, deselected=4)
@@ -245,10 +326,10 @@ def test_slower_fails_in_the_test_with_the_layer_on_line_one(project: Project) -
 def test_inconclusive_is_warned_skipped_or_failed(project: Project) -> None:
     project.mlp()
     project.record(ENGINE, "-k", "layers")
-    _make_faster(project.baseline("layers"), factor=0.2)  # one run: suspicious, but no proof
+    _make_faster(project.baseline("layers"), factor=0.2)  # one job: suspicious, but no proof
     warned = project.run(ENGINE, "-k", "layers")
     warned.assert_outcomes(passed=1, deselected=4)
-    assert "timing inconclusive: the baseline has 1 run, a verdict needs 3" in text(warned)
+    assert "timing inconclusive: the baseline has 1 job, a verdict needs 3" in text(warned)
     project.run(ENGINE, "-k", "layers", "-o", "trt_inconclusive=skip").assert_outcomes(skipped=1, deselected=4)
     project.run(ENGINE, "-k", "layers", "-o", "trt_inconclusive=fail").assert_outcomes(failed=1, deselected=4)
 
@@ -263,6 +344,8 @@ def _make_faster(path: Path, factor: float) -> None:
             **run,
             "log_us": [value + math.log(factor) + 0.001 * (index % 2) for value in first["log_us"]],
             "engine_log_us": first["engine_log_us"] + math.log(factor) + 0.001 * (index % 2),
+            "context": {**run["context"], "job": f"job {index}"},
+            "noise": None,  # a busy machine is another test's matter
         }
         for index, run in enumerate(timing["runs"])
     ]

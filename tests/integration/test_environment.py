@@ -101,7 +101,7 @@ def test_in_parallel_times_are_not_recorded(project: Project) -> None:
     assert project.baselines() == []
 
 
-@pytest.mark.parametrize("flag", ["--update-baselines", "--trt-prune-baselines"])
+@pytest.mark.parametrize("flag", ["--update-baselines", "--trt-rebaseline", "--trt-prune-baselines"])
 def test_in_parallel_updating_is_a_usage_error(project: Project, flag: str) -> None:
     project.mlp()
     result = project.run(ENGINE, "-n2", flag)

@@ -27,6 +27,7 @@ VENDORS = {
     "tensorrt": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
+    "sklearn": {"timing/forest.py"},
     "onnxruntime": {"engines/onnxruntime.py", "engines/precision.py"},
     "pytest": {
         "fixtures.py",

@@ -102,7 +102,7 @@ class TestSettings:
 
 
 @pytest.mark.parametrize(("workers", "refused"), [(None, False), (0, False), (1, False), (2, True)])
-@pytest.mark.parametrize("option", ["trt_update_baselines", "trt_prune_baselines"])
+@pytest.mark.parametrize("option", ["trt_update_baselines", "trt_rebaseline", "trt_prune_baselines"])
 def test_recording_beside_others(option: str, workers: int | None, refused: bool, tmp_path: Path) -> None:
     options: dict[str, Any] = {option: True}
     config = config_of(tmp_path, **options)

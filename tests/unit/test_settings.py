@@ -22,6 +22,7 @@ OPTIONS: dict[str, Any] = {
     "trt_timing_processes": False,
     "trt_cuda_graph": False,
     "trt_update_baselines": False,
+    "trt_rebaseline": False,
     "trt_prune_baselines": False,
     "trt_baseline_dir": None,
     "trt_timing": "gate",
@@ -71,6 +72,7 @@ class TestDefaults:
         [
             {"trt_engine": ["a.onnx"]},
             {"trt_update_baselines": True},
+            {"trt_rebaseline": True},
             {"trt_prune_baselines": True},
             {"trt_json": "r.json"},
             {"trt_require_gpu": True},
@@ -78,6 +80,24 @@ class TestDefaults:
     )
     def test_something_is(self, tmp_path: Path, options: dict[str, Any]) -> None:
         assert read(tmp_path, **options).is_used
+
+
+class TestRecording:
+    @pytest.mark.parametrize(
+        ("options", "update", "rebaseline"),
+        [
+            ({}, False, False),
+            ({"trt_update_baselines": True}, True, False),
+            ({"trt_rebaseline": True}, True, True),
+            ({"trt_update_baselines": True, "trt_rebaseline": True}, True, True),
+        ],
+    )
+    def test_starting_anew_is_recording(
+        self, tmp_path: Path, options: dict[str, Any], update: bool, rebaseline: bool
+    ) -> None:
+        settings = read(tmp_path, **options)
+
+        assert (settings.update, settings.rebaseline) == (update, rebaseline)
 
 
 class TestPaths:

@@ -328,8 +328,8 @@ class TestBaseline:
 
 
 class TestFewRuns:
-    @given(st.integers(0, 99), st.integers(1, MIN_RUNS - 1), st.floats(1.0, 1.05), st.booleans())
-    def test_nothing_small_is_slower(self, seed: int, runs: int, factor: float, whole: bool) -> None:
+    @given(st.integers(0, 99), st.integers(1, MIN_RUNS - 1), st.floats(1.0, 1.8), st.booleans())
+    def test_nothing_below_twice_the_time_is_slower(self, seed: int, runs: int, factor: float, whole: bool) -> None:
         world = World(seed, layers=5)
         baseline = world.baseline(runs)
         verdict = judge(baseline, world.run(everything(factor) if whole else slow(2, factor)))
@@ -342,8 +342,12 @@ class TestFewRuns:
     def test_a_large_slowdown_is(self, runs: int) -> None:
         """Nobody needs three jobs to see that a layer takes twice as long."""
         world = World(0)
-        verdict = judge(world.baseline(runs), world.run(slow(4, 2.0)))
+        baseline = Baseline([world.run(clock_mhz=1980.0) for _ in range(runs)])
+        verdict = judge(baseline, world.run(slow(4, 2.5), clock_mhz=1980.0))
 
+        assert (
+            judge(world.baseline(runs), world.run(slow(4, 2.5))).outcome == "inconclusive"
+        )  # a CPU, perhaps a busy one
         assert verdict.outcome == "slower"
         assert slower(verdict) == ["layer4"]
         assert verdict.findings[-1].rule == "timing.provisional"
@@ -356,7 +360,7 @@ class TestFewRuns:
 
         assert verdict.baseline_runs == 1
         assert verdict.outcome != "slower"
-        assert "the baseline has 5 runs of 1 job" in verdict.findings[-1].what
+        assert any("1 job" in finding.what for finding in verdict.findings)
         apart = [Run(run.sessions, {"job": f"nightly {index}"}) for index, run in enumerate(runs)]
         assert slower(judge(Baseline(apart), world.run(slow(4, 1.2)))) == ["layer4"]
 

@@ -101,6 +101,9 @@ class TestResult:
         assert there.session.layers == here.session.layers
         assert there.session.iterations == here.session.iterations == 4
         assert all(math.isfinite(value) for value in (*there.session.log_us, there.session.engine_log_us))
+        assert there.samples.layer_us.shape == here.samples.layer_us.shape == (4, len(here.layers))
+        assert there.samples.latency_us.shape == (4,)
+        assert there.samples.layers == here.layers
         assert there.overheads.cold_start_us > 0
         assert (there.overheads.upload_us, there.overheads.download_us) == (None, None)
 

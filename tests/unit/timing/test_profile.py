@@ -9,6 +9,7 @@ import pytest
 
 from pytest_trtgray.engines.model import EngineInfo, Layer
 from pytest_trtgray.feeds import make_feed
+from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.gate import Run, Session
 from pytest_trtgray.timing.profile import Profile, layer_times
 from pytest_trtgray.timing.session import Plan, measure_run
@@ -71,6 +72,22 @@ def test_a_users_grouping() -> None:
 
     assert measured.group("mine").share == pytest.approx(0.3)
     assert measured.group("b").share == pytest.approx(0.7)
+
+
+def test_anomalies_are_of_the_samples() -> None:
+    table = np.tile([30.0, 70.0], (50, 1))
+    table[::14, 1] = 140.0
+    samples = (Samples(table, np.full(50, 150.0), [layer("__myl_0", "/a/x"), layer("__myl_1", "/b/x")]),)
+    measured = profile({"/a/x": 30.0, "/b/x": 70.0}, samples=samples)
+    (found,) = measured.anomalies
+
+    assert found.what == "4 of 50 iterations of /b/x took 2.0x its median (70 us)"
+    assert measured.anomalies is measured.anomalies
+    assert "samples" not in repr(measured)
+
+
+def test_without_samples_there_are_no_anomalies() -> None:
+    assert profile({"/a/x": 30.0}).anomalies == ()
 
 
 def test_without_a_fixture_there_is_no_baseline() -> None:

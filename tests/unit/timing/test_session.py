@@ -118,6 +118,16 @@ class TestScripted:
         assert run.context["host"] == "ci"
         assert set(run.context) == {"host", "cold_start_us"}
 
+    def test_every_iteration_is_kept_for_diagnoses(self) -> None:
+        engine = scripted(a=10.0, b=30.0)
+        measured = measure_run(engine, {}, Plan(2, 12), context={})
+
+        assert len(measured.samples) == 2
+        for samples in measured.samples:
+            np.testing.assert_allclose(samples.layer_us, np.tile([10.0, 30.0], (12, 1)))
+            np.testing.assert_allclose(samples.latency_us, np.full(12, 1000.0))
+            assert samples.layers == measured.layers
+
     def test_why_it_is_disturbed(self) -> None:
         run, _ = one_run(scripted(a=1.0), {}, Plan(2, 10), context={}, disturbed="other workers")
 

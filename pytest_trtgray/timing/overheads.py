@@ -1,0 +1,122 @@
+"""Cold starts, transfers and shape switches against those of earlier runs: the host's times, few and spread wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from pytest_trtgray.engines.model import format_shapes
+from pytest_trtgray.findings import Finding
+from pytest_trtgray.timing.samples import (
+    us_text,
+)
+
+if TYPE_CHECKING:
+    from pytest_trtgray.timing.session import FirstCall
+
+MIN_EARLIER = 3
+OVERHEAD_FACTOR = 1.5
+OVERHEAD_NAMES = {"cold_start_us": "cold start", "upload_us": "the upload of inputs", "download_us": "the download"}
+
+
+def is_unusual(value: float, before: Sequence[float]) -> float | None:
+    """By which factor a cost exceeds earlier ones, if that is more than their spread explains; ``None`` if not.
+
+    Host times are few and spread wide, so three conditions must hold: :data:`OVERHEAD_FACTOR` times their median,
+    more than any of them, and beyond the upper 99 % prediction limit of a further value, on the logarithm and with
+    MAD for the spread (``median + t(n - 1) s sqrt(1 + 1/n)``, s at least 5 %).
+
+    Args:
+        value: the new one, positive.
+        before: earlier ones; fewer than :data:`MIN_EARLIER` tell nothing.
+    """
+    known = np.array([each for each in before if math.isfinite(each) and each > 0])
+    if len(known) < MIN_EARLIER or not (math.isfinite(value) and value > 0):
+        return None
+    logs = np.log(known)
+    middle = float(np.median(logs))
+    spread = max(1.4826 * float(np.median(np.abs(logs - middle))), 0.05)
+    count = len(known)
+    limit = middle + float(stats.t.ppf(0.99, count - 1)) * spread * math.sqrt(1 + 1 / count)
+    factor = value / math.exp(middle)
+    return factor if factor >= OVERHEAD_FACTOR and value > known.max() and math.log(value) > limit else None
+
+
+def find_overhead_anomalies(context: Mapping[str, str], before: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+    """Cold start and transfers of a run against those of its baseline.
+
+    Args:
+        context: of the run: ``Run.context``, or ``Overheads.context()``.
+        before: ``context`` of each run in the baseline; values that are missing or no numbers do not count.
+    """
+    found = []
+    for key, what in OVERHEAD_NAMES.items():
+        now = _number(context.get(key))
+        earlier = [value for each in before if (value := _number(each.get(key))) is not None]
+        if now is not None and (factor := is_unusual(now, earlier)):
+            found.append(
+                _slower_host(
+                    what,
+                    f"{what} took {us_text(now)}, {factor:.1f}x the baseline's",
+                    "cold-start" if key == "cold_start_us" else "transfers",
+                    now,
+                    earlier,
+                    "Compiled kernels may be missing from the cache, or the machine is busy."
+                    if key == "cold_start_us"
+                    else "Compare the PCIe link (width, generation) and other work on the machine.",
+                )
+            )
+    return tuple(found)
+
+
+def first_call_context(calls: Sequence[FirstCall]) -> dict[str, str]:
+    """What to keep of first calls, in microseconds, to judge later ones by: :func:`find_first_call_anomalies`."""
+    return {_first_call_key(calls, index): f"{call.first_us:.1f}" for index, call in enumerate(calls)}
+
+
+def find_first_call_anomalies(calls: Sequence[FirstCall], before: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+    """First inferences at each shape against earlier ones of the same order of shapes.
+
+    Args:
+        calls: of ``trt_profiler.first_calls``.
+        before: :func:`first_call_context` of earlier calls.
+    """
+    found = []
+    for index, call in enumerate(calls):
+        earlier = [value for each in before if (value := _number(each.get(_first_call_key(calls, index)))) is not None]
+        if factor := is_unusual(call.first_us, earlier):
+            shape = format_shapes(call.shapes)
+            found.append(
+                _slower_host(
+                    shape,
+                    f"the first inference at {shape} took {us_text(call.first_us)}, {factor:.1f}x what it took before",
+                    "shape-switch",
+                    call.first_us,
+                    earlier,
+                    "Kernels of this shape may be compiled again, or its memory allocated again.",
+                )
+            )
+    return tuple(found)
+
+
+def _first_call_key(calls: Sequence[FirstCall], index: int) -> str:
+    """The same shapes may come back: the second time is another cost."""
+    shape = format_shapes(calls[index].shapes)
+    nth = sum(format_shapes(call.shapes) == shape for call in calls[: index + 1])
+    return f"first_us {shape}" + (f" #{nth}" if nth > 1 else "")
+
+
+def _slower_host(where: str, what: str, rule: str, now: float, before: Sequence[float], remedy: str) -> Finding:
+    evidence = {"before_us": round(float(np.median(before)), 1), "after_us": round(now, 1), "runs": len(before)}
+    return Finding("warning", where, what, f"timing.anomaly.{rule}", evidence, remedy)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
