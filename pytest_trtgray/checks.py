@@ -143,7 +143,7 @@ class BaselineCheck:
         __tracebackhide__ = True
         change = verdict.engine.change
         summary = (
-            f"{_milliseconds(profile.total_us)}, {change:+.1%} against {counted(verdict.baseline_runs, 'run')}, "
+            f"{_milliseconds(profile.total_us)}, {change:+.1%} against {counted(verdict.baseline_runs, 'job')}, "
             f"{counted(verdict.sessions, 'session')}"
         )
         if verdict.outcome == "inconclusive":
