@@ -233,7 +233,9 @@ def suite(task: tuple[Setting, tuple[int, ...]]) -> list[Trial]:
     trials = []
     if not setting.pairs:
         runs = [
-            Run(run.take(0, setting.sessions), context(*((0, 0) if setting.conditions.one_job else (index, 10 * index))))
+            Run(
+                run.take(0, setting.sessions), context(*((0, 0) if setting.conditions.one_job else (index, 10 * index)))
+            )
             for index, run in enumerate(past)
         ]
         baselines = {count: Baseline(runs[:count]) for count in setting.runs}
