@@ -342,7 +342,7 @@ class TestSixteenBits:
         np.testing.assert_array_equal(got["y"], np.zeros((1, 4)))
 
     @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
-    @settings(max_examples=40)
+    @settings(max_examples=40, deadline=None)
     def test_no_weight_becomes_infinite_or_moves_further_than_rounding(self, folder: Path, values: list[float]) -> None:
         weight = np.array([values], np.float32)
         path = models.plain_matmul(folder / "any.onnx", weight)
@@ -460,7 +460,7 @@ class TestQuantisation:
         np.testing.assert_allclose(got, values, rtol=2**-3, atol=300 / 448 * 2**-6)
 
     @given(bound=st.floats(0.01, 1000), batches=st.lists(st.integers(1, 5), min_size=1, max_size=3))
-    @settings(max_examples=15)
+    @settings(max_examples=15, deadline=None)
     def test_the_calibrated_range_is_the_largest_value_of_all_feeds(
         self, folder: Path, bound: float, batches: list[int]
     ) -> None:

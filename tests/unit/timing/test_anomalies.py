@@ -652,7 +652,7 @@ class TestProperties:
         assert find_anomalies(of(np.tile(times, (iterations, 1)))) == ()
 
     @given(st.integers(0, 19), st.sampled_from([0.25, 3.0, 10.0]))
-    @settings(max_examples=20)
+    @settings(max_examples=20, deadline=None)
     def test_wherever_outliers_are_planted_they_are_named(self, column: int, factor: float) -> None:
         assert rules(find_outliers(world(every(11, factor, column)))) == [("outlier", f"/l{column}")]
 
