@@ -30,6 +30,7 @@ from scipy import stats
 from pytest_trtgray.findings import counted
 from pytest_trtgray.timing.alignment import Alignment, align, modules_of, summed
 from pytest_trtgray.timing.explanation import findings_of, names
+from pytest_trtgray.timing.judging import Rule, judge_engine, judge_layers
 from pytest_trtgray.timing.pairs import compare_pairs
 from pytest_trtgray.timing.spread import (
     MIN_RUNS,
@@ -48,9 +49,6 @@ from pytest_trtgray.timing.summary import MAX_RUNS, Baseline, Floats, Run, RunSu
 from pytest_trtgray.timing.verdict import (
     AGREEING,
     MATTERS,
-    MIN_CHANGE_US,
-    MUST_DETECT_ENGINE,
-    MUST_DETECT_LAYER,
     Judgement,
     Limits,
     Outcome,
@@ -164,8 +162,7 @@ class _Bench:
         times = _times(self._jobs, self._alignment)
         self._spread = fit(times)
         self._before = np.exp(times.layers.mean(axis=0))
-        known = [run.noise for run in baseline.runs if run.noise]
-        self._noise = float(np.median(known)) if known else None
+        self._noise = times.noise
         self._modules = _Modules(self._alignment, times, self._spread)
 
     def look(self, run: Run) -> tuple[Verdict, bool]:
@@ -176,12 +173,24 @@ class _Bench:
         log_clock = math.log(clock) if clock else None
         found = deviation(spread, now, errors, run.engine(), log_clock)
         doubt = self._doubt(run, clock)
-        p_slower, p_faster = (
-            stats.t.sf(found.change / found.sd, found.df),
-            stats.t.cdf(found.change / found.sd, found.df),
+        layers = judge_layers(
+            self._alignment.keys,
+            self._before,
+            np.exp(now),
+            found.change,
+            found.sd,
+            found.df,
+            self._agreement(run, math.log1p(limits.layer) / 2),
+            self._rule(limits.alpha * (1 - SHARE_OF_MODULES), limits.layer, doubt),
         )
-        layers = self._layers(run, found, now, holm(p_slower), holm(p_faster), bool(doubt))
-        engine = _judge_engine(spread, found, run, limits, bool(doubt))
+        engine = judge_engine(
+            math.exp(spread.engine_level),
+            math.exp(run.engine()),
+            found.engine_change,
+            found.engine_sd,
+            found.engine_df,
+            self._rule(limits.alpha, limits.engine, doubt),
+        )
         modules = () if doubt else self._modules.slower(now, found.shift, limits, layers)
         extra = self._new_and_gone(run)
         outcome, reason = _overall(engine, layers, modules, doubt)
@@ -203,54 +212,17 @@ class _Bench:
         verdict = replace(verdict, findings=tuple(findings_of(verdict, len(self._baseline.runs))))
         suspicious = (
             outcome in ("slower", "inconclusive")
-            or (spread.is_measured and looks_suspicious(p_slower))
-            or float(stats.t.sf(found.engine_change / found.engine_sd, found.engine_df)) < SUSPICIOUS_ENGINE
+            or (spread.is_measured and looks_suspicious(stats.t.sf(found.change / found.sd, found.df)))
+            or engine.p_value < SUSPICIOUS_ENGINE
         )
         return verdict, suspicious
 
-    def _layers(
-        self, run: Run, found: Deviation, now: Floats, p_slower: Floats, p_faster: Floats, doubtful: bool
-    ) -> list[Judgement]:
-        limits, spread = self._limits, self._spread
-        limit = math.log1p(limits.layer)
-        failing = _failing(spread, limits.layer)
-        alpha = limits.alpha * (1 - SHARE_OF_MODULES)
-        agree = self._agreement(run, limit / 2)
-        after = np.exp(now)
-        change_us = self._before * np.expm1(found.change)
-        bound = found.change + stats.t.isf(0.05, found.df) * found.sd
-        half = stats.t.isf(0.025, found.df) * found.sd
-        # a layer of next to nothing may change by any factor
-        small = self._before * np.expm1(np.minimum(bound, 50.0)) < MIN_CHANGE_US
-        slower = (p_slower < alpha) & (found.change >= failing) & agree & (change_us >= MIN_CHANGE_US)
-        faster = (p_faster < alpha) & (found.change <= -limit) & (change_us <= -MIN_CHANGE_US)
-        excluded = (bound < math.log1p(MUST_DETECT_LAYER)) | small
+    def _rule(self, alpha: float, tolerance: float, doubt: str) -> Rule:
+        spread, limit = self._spread, math.log1p(tolerance)
+        failing = limit
         if not spread.is_measured:
-            excluded |= found.change < limit  # one job cannot exclude anything; said once, not for every layer
-        total = float(self._before.sum()) or 1.0
-        at_risk = np.maximum(np.expm1(np.minimum(bound, 50.0)), 0.0) * self._before / total
-        kinds: list[Outcome] = []
-        for is_slower, is_faster, is_excluded in zip(slower, faster, excluded, strict=True):
-            if doubtful:
-                kinds.append("inconclusive")
-            elif is_slower:
-                kinds.append("slower")
-            else:
-                kinds.append("faster" if is_faster else "pass" if is_excluded else "inconclusive")
-        return [
-            Judgement(
-                self._alignment.keys[i],
-                kinds[i],
-                float(self._before[i]),
-                float(after[i]),
-                math.expm1(found.change[i]),
-                math.expm1(max(found.change[i] - half[i], -50.0)),
-                math.expm1(min(found.change[i] + half[i], 50.0)),
-                float(p_slower[i]),
-                float(at_risk[i]),
-            )
-            for i in range(len(now))
-        ]
+            failing = math.inf if spread.clock is None else math.log1p(max(tolerance, LONE_TOLERANCE))
+        return Rule(alpha, limit, failing, is_measured=spread.is_measured, is_doubtful=bool(doubt))
 
     def _agreement(self, run: Run, limit: float) -> np.ndarray:
         """Layers whose change most sessions show."""
@@ -343,13 +315,6 @@ def _limits(false_alarm_rate: float, layer_tolerance: float, engine_tolerance: f
     return Limits(false_alarm_rate / 2, layer_tolerance, engine_tolerance)
 
 
-def _failing(spread: Spread, tolerance: float) -> float:
-    """From which change on, as a logarithm, anything may fail."""
-    if spread.is_measured:
-        return math.log1p(tolerance)
-    return math.inf if spread.clock is None else math.log1p(max(tolerance, LONE_TOLERANCE))
-
-
 def _undisturbed(run: Run, wanted: int) -> Run:
     """Without the sessions that were disturbed, if more are left than one look has."""
     clean = [session for session in run.sessions if not session.disturbed]
@@ -386,37 +351,6 @@ def _within(jobs: Sequence[Sequence[RunSummary]], alignment: Alignment) -> tuple
         for run in runs
     ]
     return np.asarray(np.sum(parts, axis=0) / df), df
-
-
-def _judge_engine(spread: Spread, found: Deviation, run: Run, limits: Limits, doubtful: bool) -> Judgement:
-    change, sd, df = found.engine_change, found.engine_sd, found.engine_df
-    half = float(stats.t.isf(0.025, df)) * sd
-    limit = math.log1p(limits.engine)
-    failing = _failing(spread, limits.engine)
-    p_slower, p_faster = float(stats.t.sf(change / sd, df)), float(stats.t.cdf(change / sd, df))
-    bound = change + float(stats.t.isf(0.05, df)) * sd
-    outcome: Outcome
-    if doubtful:
-        outcome = "inconclusive"
-    elif p_slower < limits.alpha and change >= failing:
-        outcome = "slower"
-    elif p_faster < limits.alpha and change <= -limit:
-        outcome = "faster"
-    elif bound < math.log1p(MUST_DETECT_ENGINE) or (not spread.is_measured and change < limit):
-        outcome = "pass"
-    else:
-        outcome = "inconclusive"
-    return Judgement(
-        "engine",
-        outcome,
-        math.exp(spread.engine_level),
-        math.exp(run.engine()),
-        math.expm1(change),
-        math.expm1(change - half),
-        math.expm1(change + half),
-        p_slower,
-        max(math.expm1(bound), 0.0),
-    )
 
 
 def _overall(

@@ -11,19 +11,10 @@ from scipy import stats
 
 from pytest_trtgray.timing.alignment import align, summed
 from pytest_trtgray.timing.explanation import findings_of
-from pytest_trtgray.timing.spread import ENGINE_CLOCK_SHARE, MIN_LAYERS, holm, looks_suspicious, moderated
-from pytest_trtgray.timing.summary import Floats, Run
-from pytest_trtgray.timing.verdict import (
-    AGREEING,
-    MATTERS,
-    MIN_CHANGE_US,
-    MUST_DETECT_ENGINE,
-    MUST_DETECT_LAYER,
-    Judgement,
-    Limits,
-    Outcome,
-    Verdict,
-)
+from pytest_trtgray.timing.judging import Rule, judge_engine, judge_layers
+from pytest_trtgray.timing.spread import ENGINE_CLOCK_SHARE, MIN_LAYERS, looks_suspicious, moderated
+from pytest_trtgray.timing.summary import Run
+from pytest_trtgray.timing.verdict import AGREEING, MATTERS, Judgement, Limits, Outcome, Verdict
 
 ENGINE_SD, ENGINE_DF = 0.003, 4.0
 """Prior of how much the two engines of a pair differ by chance."""
@@ -41,7 +32,18 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
     level = np.mean(old, axis=0)
     variance, df = moderated(difference.var(axis=0, ddof=1), pairs - 1.0, level)
     engine = _engine(a_runs, b_runs, limits)
-    layers = _layers(difference, np.sqrt(variance / pairs), df, alignment.keys, level, np.mean(new, axis=0), limits)
+    change, sd, limit = difference.mean(axis=0), np.sqrt(variance / pairs), math.log1p(limits.layer)
+    agree = (difference >= limit / 2).mean(axis=0) >= AGREEING - 1e-9
+    layers = judge_layers(
+        alignment.keys,
+        np.exp(level),
+        np.exp(np.mean(new, axis=0)),
+        change,
+        sd,
+        df,
+        agree,
+        Rule(limits.alpha, limit, limit),
+    )
     after = np.exp(b_runs[-1].location())
     before = np.exp(a_runs[-1].location())
     layers += [Judgement(key, "new", None, float(after[column])) for key, column in alignment.added]
@@ -57,8 +59,7 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
         findings=(),
         machine=float(math.expm1(shift.mean())),
     )
-    raw = stats.t.sf(difference.mean(axis=0) / np.sqrt(variance / pairs), df)
-    suspicious = outcome in ("slower", "inconclusive") or looks_suspicious(raw)
+    suspicious = outcome in ("slower", "inconclusive") or looks_suspicious(stats.t.sf(change / sd, df))
     return replace(verdict, findings=tuple(findings_of(verdict, pairs))), suspicious
 
 
@@ -71,63 +72,15 @@ def _engine(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) -> Jud
     pairs = len(changes)
     change, df = float(np.mean(changes)), ENGINE_DF + pairs - 1
     variance = (ENGINE_DF * ENGINE_SD**2 + (pairs - 1) * float(np.var(changes, ddof=1))) / df
-    sd = math.sqrt(variance / pairs)
-    p = float(stats.t.sf(change / sd, df))
-    half, bound = float(stats.t.isf(0.025, df)) * sd, change + float(stats.t.isf(0.05, df)) * sd
     limit = math.log1p(limits.engine)
-    outcome: Outcome = "pass" if bound < math.log1p(MUST_DETECT_ENGINE) else "inconclusive"
-    if p < limits.alpha and change >= limit:
-        outcome = "slower"
-    elif float(stats.t.cdf(change / sd, df)) < limits.alpha and change <= -limit:
-        outcome = "faster"
-    return Judgement(
-        "engine",
-        outcome,
+    return judge_engine(
         float(np.exp(np.mean([run.engine() for run in a_runs]))),
         float(np.exp(np.mean([run.engine() for run in b_runs]))),
-        math.expm1(change),
-        math.expm1(change - half),
-        math.expm1(change + half),
-        p,
-        max(math.expm1(bound), 0.0),
+        change,
+        math.sqrt(variance / pairs),
+        df,
+        Rule(limits.alpha, limit, limit),
     )
-
-
-def _layers(
-    difference: Floats, sd: Floats, df: Floats, keys: Sequence[str], before: Floats, after: Floats, limits: Limits
-) -> list[Judgement]:
-    change = difference.mean(axis=0)
-    limit = math.log1p(limits.layer)
-    p_slower, p_faster = holm(stats.t.sf(change / sd, df)), holm(stats.t.cdf(change / sd, df))
-    bound = np.minimum(change + stats.t.isf(0.05, df) * sd, 50.0)
-    half = stats.t.isf(0.025, df) * sd
-    before_us, after_us = np.exp(before), np.exp(after)
-    agree = (difference >= limit / 2).mean(axis=0) >= AGREEING - 1e-9
-    change_us = before_us * np.expm1(change)
-    at_risk = np.maximum(np.expm1(bound), 0.0) * before_us / (before_us.sum() or 1.0)
-    judged = []
-    for i, key in enumerate(keys):
-        outcome: Outcome = "pass"
-        if p_slower[i] < limits.alpha and change[i] >= limit and agree[i] and change_us[i] >= MIN_CHANGE_US:
-            outcome = "slower"
-        elif p_faster[i] < limits.alpha and change[i] <= -limit and change_us[i] <= -MIN_CHANGE_US:
-            outcome = "faster"
-        elif bound[i] >= math.log1p(MUST_DETECT_LAYER) and before_us[i] * math.expm1(bound[i]) >= MIN_CHANGE_US:
-            outcome = "inconclusive"
-        judged.append(
-            Judgement(
-                key,
-                outcome,
-                float(before_us[i]),
-                float(after_us[i]),
-                math.expm1(change[i]),
-                math.expm1(max(change[i] - half[i], -50.0)),
-                math.expm1(min(change[i] + half[i], 50.0)),
-                float(p_slower[i]),
-                float(at_risk[i]),
-            )
-        )
-    return judged
 
 
 def _overall(engine: Judgement, layers: Sequence[Judgement]) -> tuple[Outcome, str]:
