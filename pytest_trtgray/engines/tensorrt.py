@@ -14,6 +14,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -315,7 +316,9 @@ class TensorRTEngine(Engine):
         if hasattr(self._engine, "get_profile_shape_input"):
             # TensorRT 8.5 tells the first value only; the others are taken to have the same range
             count = math.prod(dim for dim in spec.shape if isinstance(dim, int))
-            found = self._engine.get_profile_shape_input(profile, spec.name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated there, without a successor for values before 8.6
+                found = self._engine.get_profile_shape_input(profile, spec.name)
             return [(*bound, *bound[-1:] * count)[:count] for bound in map(tuple, found)]
         raise EngineError(self.info.name, f"this TensorRT does not tell the range of the values of {spec.name!r}")
 
