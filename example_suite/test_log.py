@@ -16,8 +16,9 @@ from pytest_trtgray import Engine, EngineFactory, Log
 from .models import ENCODER_SHAPES
 
 LogOf = Callable[[Engine], Log]
-# Each with its reason: token ids of this model are INT64 on purpose.
-ACCEPTED = re.compile(r"Make sure input \w+ has Int64 binding")
+# Each with its reason: token ids of this model are INT64 on purpose; onnxruntime-gpu says the other of every session
+# on a machine whose GPU it does use.
+ACCEPTED = re.compile(r"Make sure input \w+ has Int64 binding|No registered plugin EP device found")
 
 
 def test_given_engine_has_no_errors(trt_engine: Engine, trt_log: LogOf) -> None:
@@ -43,4 +44,4 @@ def test_onnxruntime_loads_without_warnings(name: str, trt_build: EngineFactory,
     """Other runtimes have logs too; unused weights, for example, are a warning of ONNX Runtime."""
     log = trt_log(trt_build(f".models/{name}.onnx", runtime="onnxruntime"))
     log.check()
-    assert log.warnings == ()
+    assert [record.message for record in log.warnings if not ACCEPTED.search(record.message)] == []

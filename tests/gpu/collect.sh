@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 status=0
 $python -m pytest tests/gpu -p no:cacheprovider -q -rs --junitxml="$out/tests_gpu.xml" \
-  --trt-baseline-dir="$out/network_baselines" "$@" >"$out/tests_gpu.txt" 2>&1 || status=1
+  --trt-baseline-dir="$out/network_baselines" --update-baselines "$@" >"$out/tests_gpu.txt" 2>&1 || status=1
 tail -n 40 "$out/tests_gpu.txt"
 $python -m pytest example_suite -p no:cacheprovider -q --update-baselines "$@" >"$out/recording.txt" 2>&1 || status=1
 $python -m pytest example_suite -p no:cacheprovider -q -rs --trt-json="$out/example_suite.json" \

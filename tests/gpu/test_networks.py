@@ -1,6 +1,6 @@
 """ResNet-50 and BERT-base: right, timed by layer, read back; the models come from ``benchmarks/networks.py``.
 
-Baselines are recorded where there are none: run twice to compare.
+Run with ``--update-baselines`` first: a network has no baselines here.
 """
 
 from __future__ import annotations
