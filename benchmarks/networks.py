@@ -3,7 +3,8 @@
     python benchmarks/networks.py FOLDER
 
 needs torch, torchvision and transformers, which the project itself does not. Batch (and sequence) are dynamic.
-``resnet50_slow.onnx`` computes what ``resnet50.onnx`` does, with one 1x1 convolution blown up to 3x3.
+``resnet50_slow.onnx`` computes what ``resnet50.onnx`` does, with one 1x1 convolution blown up to 3x3; the files
+``…_reordered.onnx`` have the same nodes in another order, under which most layers get other names.
 """
 
 from __future__ import annotations
@@ -86,6 +87,31 @@ def widened(source: Path, target: Path, node_name: str = SLOWED) -> Path:
     return target
 
 
+def reordered(source: Path, target: Path) -> Path:
+    """A copy whose nodes stand in another order, as another exporter writes them.
+
+    TensorRT for RTX numbers its layers in the order in which it meets them: most names change, and nothing else.
+    """
+    proto = onnx.load(str(source))
+    nodes = list(proto.graph.node)
+    maker = {output: index for index, node in enumerate(nodes) for output in node.output}
+    order: list[int] = []
+    waiting = [maker[output.name] for output in proto.graph.output]
+    while waiting:  # depth first from the outputs, the last input first
+        index = waiting[-1]
+        missing = [maker[name] for name in nodes[index].input if name in maker and maker[name] not in order]
+        if missing:
+            waiting.append(missing[-1])
+        else:
+            waiting.pop()
+            if index not in order:
+                order.append(index)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[index] for index in order)
+    onnx.save(proto, str(target))
+    return target
+
+
 def half(source: Path, target: Path) -> Path:
     """The model in FP16, with FP32 inputs and outputs."""
     from pytest_trtgray.engines.precision import convert
@@ -99,7 +125,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(Path(__file__).parent.parent))
     original = resnet50(folder / "resnet50.onnx")
-    widened(original, folder / "resnet50_slow.onnx")
+    reordered(widened(original, folder / "resnet50_slow.onnx"), folder / "resnet50_slow_reordered.onnx")
+    reordered(original, folder / "resnet50_reordered.onnx")
     half(original, folder / "resnet50_fp16.onnx")
     half(bert_base(folder / "bert_base.onnx"), folder / "bert_base_fp16.onnx")
     for path in sorted(folder.glob("*.onnx")):

@@ -3,7 +3,7 @@
     python benchmarks/slowdown_gpu.py FOLDER [PYTEST OPTION ...]
 
 FOLDER is what ``benchmarks/networks.py`` made. Four runs of the original are recorded, one more is compared (a false
-alarm would show there), then the slow one.
+alarm would show there), then the slow one, as it is and with its nodes in another order (other layer names).
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.networks import SLOWED
 
 SHAPES = [f"--trt-{which}-shapes=x:{batch}x3x224x224" for which, batch in (("min", 1), ("opt", 8), ("max", 16))]
+
+# Model and the nodes that have to be named.
+CASES = [
+    ("resnet50_slow.onnx", [SLOWED]),
+    ("resnet50_slow_reordered.onnx", [SLOWED]),
+    ("resnet50_reordered.onnx", []),
+]
 
 
 def run(folder: Path, model: Path, *options: str) -> tuple[str, dict[str, object]]:
@@ -40,9 +47,19 @@ def layer_names(folder: Path, model: Path) -> set[str]:
     return set()
 
 
+def errors(report: dict[str, object]) -> list[str]:
+    """Where the errors of a report are."""
+    return [
+        finding["where"]
+        for check in report["checks"]  # type: ignore[attr-defined]
+        for finding in check["findings"]
+        if finding["severity"] == "error"
+    ]
+
+
 def main() -> None:
     networks, options = Path(sys.argv[1]).resolve(), sys.argv[2:]
-    good, slow = networks / "resnet50.onnx", networks / "resnet50_slow.onnx"
+    good = networks / "resnet50.onnx"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pytest.ini").write_text("[pytest]\n")
@@ -50,18 +67,17 @@ def main() -> None:
             run(folder, good, *options, "--update-baselines")
         control, _ = run(folder, good, *options)
         print("the original again:\n" + control[-700:])
-        found, report = run(folder, slow, *options)
-        print("with the slow convolution:\n" + found[-3500:])
-        before, after = layer_names(folder, good), layer_names(folder, slow)
-        print(f"layer names: {len(before)} before, {len(after)} after, {len(before & after)} the same")
-        findings = [
-            finding
-            for check in report["checks"]  # type: ignore[attr-defined]
-            for finding in check["findings"]
-            if finding["severity"] == "error"
-        ]
-        named = [finding["where"] for finding in findings]
-        print(f"named: {named}; expected: {SLOWED}; {'OK' if len(named) == 1 and SLOWED in named[0] else 'NOT OK'}")
+        before = layer_names(folder, good)
+        for model, expected in CASES:
+            found, report = run(folder, networks / model, *options)
+            print(f"{model}:\n" + found[-3500:])
+            after = layer_names(folder, networks / model)
+            print(f"layer names: {len(before)} before, {len(after)} after, {len(before & after)} the same")
+            named = errors(report)
+            right = len(named) == len(expected) and all(
+                node in where for node, where in zip(expected, named, strict=True)
+            )
+            print(f"named: {named}; expected: {expected}; {'OK' if right else 'NOT OK'}")
 
 
 if __name__ == "__main__":
