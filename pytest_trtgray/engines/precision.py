@@ -98,6 +98,16 @@ def precision_of(model: OnnxModel) -> str:
     return onnx_dtype_name(elements.most_common(1)[0][0]) if elements else "float32"
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a precision that has no name here.
+
+    Raises:
+        EngineError: it is none of :data:`PRECISIONS`; names those.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
+
+
 def needs_conversion(model: OnnxModel, precision: str) -> bool:
     """Whether ``model`` has to be converted to be of ``precision``; false if it is.
 
@@ -105,8 +115,7 @@ def needs_conversion(model: OnnxModel, precision: str) -> bool:
         EngineError: ``precision`` is none of :data:`PRECISIONS`.
         ModelError: the model is neither of this precision nor FP32; what was rounded cannot be had back.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
+    check_precision(precision)
     found = precision_of(model)
     if found == PRECISIONS[precision]:
         return False
