@@ -225,7 +225,7 @@ def derive_fp32(path: Path) -> Any:
 
 def _any_shape(spec: TensorSpec) -> ShapeRange:
     if spec.is_shape:
-        count = int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
+        count = spec.value_count
         return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
     low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
     high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,14 @@ class TensorSpec:
     def is_dynamic(self) -> bool:
         """Whether any dimension is symbolic, or its values decide on shapes."""
         return self.is_shape or any(isinstance(dim, str) for dim in self.shape)
+
+    @property
+    def value_count(self) -> int:
+        """How many values an input has whose values are sizes, and so how many numbers its entry among shapes has.
+
+        The product of its dimensions, which no runtime leaves open for such an input; 1 for a scalar.
+        """
+        return math.prod(dim for dim in self.shape if isinstance(dim, int))
 
     def __str__(self) -> str:
         return f"{self.name}:{'x'.join(str(dim) for dim in self.shape)} {self.dtype}"

@@ -161,7 +161,7 @@ def suggest_options(inputs: Sequence[TensorSpec]) -> str:
         shapes = ",".join(
             f"{spec.name}:"
             + format_shape(
-                (other,) * _count_of(spec)
+                (other,) * spec.value_count
                 if spec.is_shape
                 else tuple(
                     dim if isinstance(dim, int) else first if axis == 0 else other
@@ -202,15 +202,10 @@ def _requested(inputs: Sequence[TensorSpec], request: ShapeRequest) -> ShapeProf
     return profile
 
 
-def _count_of(spec: TensorSpec) -> int:
-    """How many values an input has whose values are sizes."""
-    return int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
-
-
 def _check_range(spec: TensorSpec, bounds: ShapeRange) -> None:
     for option, shape in (("min", bounds.min), ("opt", bounds.opt), ("max", bounds.max)):
         fits = (
-            len(shape) == _count_of(spec)
+            len(shape) == spec.value_count
             if spec.is_shape
             else len(shape) == len(spec.shape)
             and all(isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=False))

@@ -155,6 +155,9 @@ class TestProfiles:
             with pytest.raises(ShapeError, match=r"profile 0 allows 1x4 \.\. 3x4 \.\. 8x4"):
                 check_shapes([profile], asked, "net")
 
+    def test_how_many_values(self) -> None:
+        assert [spec.value_count for spec in (SIZES, COUNT, TensorSpec("s", "int32", (0,), is_shape=True))] == [2, 1, 0]
+
     def test_a_scalar(self) -> None:
         assert requested([COUNT], {"n": np.array(7)}) == {"n": (7,)}
 
