@@ -29,7 +29,7 @@ from pytest_trtgray.engines.flavour import version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_engine
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
-from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, subgraphs
+from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnxruntime import (
     OnnxRuntimeEngine,
     Provider,
@@ -233,24 +233,20 @@ def _any_shape(spec: TensorSpec) -> ShapeRange:
 
 
 def _widen(graph: Any) -> None:
-    """Turn every FP16 type of the graph into FP32."""
+    """Turn every FP16 type of the graph, and of the graphs inside of it, into FP32."""
     from onnx import numpy_helper
 
-    for tensor in graph.initializer:
-        if tensor.data_type == _FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t") and attribute.t.data_type == _FLOAT16:
-                widened = numpy_helper.to_array(attribute.t).astype(np.float32)
-                attribute.t.CopyFrom(numpy_helper.from_array(widened, attribute.t.name))
-            if attribute.name == "to" and attribute.i == _FLOAT16:
-                attribute.i = _FLOAT
-        for inner in subgraphs(node):
-            _widen(inner)
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == _FLOAT16:
-            value.type.tensor_type.elem_type = _FLOAT
+    for part in graphs(graph):
+        for tensor in stored_tensors(part):
+            if tensor.data_type == _FLOAT16:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        for node in part.node:
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == _FLOAT16:
+                    attribute.i = _FLOAT
+        for value in (*part.input, *part.output, *part.value_info):
+            if value.type.tensor_type.elem_type == _FLOAT16:
+                value.type.tensor_type.elem_type = _FLOAT
 
 
 def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:

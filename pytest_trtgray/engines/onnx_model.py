@@ -247,6 +247,16 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def stored_tensors(graph: Any) -> Iterator[Any]:
+    """Weights and constants of one graph, without those of the graphs inside of its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.t.data_type:  # ONNX Runtime's converter leaves an empty tensor in every attribute
+                yield attribute.t
+            yield from attribute.tensors
+
+
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
@@ -254,12 +264,10 @@ def external_files(path: Path, proto: Any) -> set[Path]:
 
 def _uses_type(graph: Any, onnx_dtype: int) -> bool:
     return (
-        any(tensor.data_type == onnx_dtype for tensor in graph.initializer)
+        any(tensor.data_type == onnx_dtype for tensor in stored_tensors(graph))
         or any(value.type.tensor_type.elem_type == onnx_dtype for value in (*graph.input, *graph.output))
         or any(
-            attribute.t.data_type == onnx_dtype or (attribute.name == "to" and attribute.i == onnx_dtype)
-            for node in graph.node
-            for attribute in node.attribute
+            attribute.name == "to" and attribute.i == onnx_dtype for node in graph.node for attribute in node.attribute
         )
     )
 
@@ -316,21 +324,10 @@ def _check_external_data(path: Path, proto: Any) -> None:
 
 
 def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
-    for tensor in _all_tensors(proto.graph):
-        if tensor.data_location == 1:  # TensorProto.EXTERNAL
-            yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
-
-
-def _all_tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("g"):
-                yield from _all_tensors(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from _all_tensors(subgraph)
+    for graph in graphs(proto.graph):
+        for tensor in stored_tensors(graph):
+            if tensor.data_location == 1:  # TensorProto.EXTERNAL
+                yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
 def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
 from pytest_trtgray.engines.model import Dim, Layer, TensorSpec, coarsest, format_shape
-from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, subgraphs
+from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
 from pytest_trtgray.findings import Finding
@@ -89,7 +89,7 @@ def precision_of(model: OnnxModel) -> str:
         return quantised
     elements: Counter[int] = Counter()
     for graph in graphs(model.proto.graph):
-        for tensor in _tensors(graph):
+        for tensor in stored_tensors(graph):
             if tensor.data_type in _FLOATS:
                 elements[tensor.data_type] += math.prod(tensor.dims)
     if not elements:
@@ -454,8 +454,8 @@ def _retarget(original: Any, narrowed: Any) -> None:
     from onnx import numpy_helper
 
     # The converter adds nodes behind the others, so both graphs hold the same tensors in the same order.
-    sources = [tensor for graph in graphs(original) for tensor in _tensors(graph)]
-    targets = [tensor for graph in graphs(narrowed) for tensor in _tensors(graph)]
+    sources = [tensor for graph in graphs(original) for tensor in stored_tensors(graph)]
+    targets = [tensor for graph in graphs(narrowed) for tensor in stored_tensors(graph)]
     for source, target in zip(sources, targets, strict=True):
         if target.data_type == _FLOAT16:
             target.CopyFrom(_bfloat16_tensor(target.name, numpy_helper.to_array(source)))
@@ -698,16 +698,6 @@ def _quiet_quantiser() -> Iterator[None]:
 
 
 # -- graphs
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Weights and constants of one graph."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.t.data_type:
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def _quantised_types(graph: Any) -> Iterator[str]:
