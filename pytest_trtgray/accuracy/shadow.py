@@ -27,7 +27,7 @@ from pytest_trtgray.engines.device import find_gpu
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.flavour import version_of
 from pytest_trtgray.engines.header import Flavour
-from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_engine
+from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_model
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnxruntime import (
@@ -104,7 +104,7 @@ class Shadow:
         """What computes the reference; not needed for inputs whose reference was kept."""
         name = f"{self.model.path.stem}-fp32"
         if self.on == "tensorrt":
-            return load_engine(self._source.path, self._options, name=name)
+            return load_model(self._source, self._options, name)
         return OnnxRuntimeEngine(
             self._source,
             name=name,
@@ -169,7 +169,7 @@ class Shadow:
             lambda: (derive_fp32(self.model.path).SerializeToString(), {}),
             suffix=".onnx",
         )
-        return open_model(cached.path)
+        return open_model(cached.path, original=self.model.path, made=" and ".join(self.derived))
 
 
 _PLACES = {

@@ -84,15 +84,24 @@ class OnnxModel:
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
+        original: the user's file, where ``path`` was made from it and lies in the cache.
+        made: how, such as ``converted to fp16``.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, original: Path | None = None, made: str = "") -> None:
         self.path = Path(path)
+        self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self._made = made
         _check_external_data(self.path, self.proto)
+
+    @property
+    def called(self) -> str:
+        """What errors call it: the user's file, and what was done to it."""
+        return f"{self.original} ({self._made})" if self._made else str(self.original)
 
     @functools.cached_property
     def nodes(self) -> tuple[OnnxNode, ...]:
@@ -195,8 +204,8 @@ class OnnxModel:
         return False
 
 
-def open_model(path: Path) -> OnnxModel:
-    """The model of a file, read once as long as the file stays as it is.
+def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:
+    """The model of a file, read once as long as the file stays as it is; arguments as for :class:`OnnxModel`.
 
     Raises:
         ModelError: see :class:`OnnxModel`.
@@ -205,12 +214,12 @@ def open_model(path: Path) -> OnnxModel:
         state = path.stat()
     except OSError:
         return OnnxModel(path)  # says what is wrong
-    return _open_once(path, state.st_mtime_ns, state.st_size)
+    return _open_once(path, state.st_mtime_ns, state.st_size, original, made)
 
 
 @functools.lru_cache(maxsize=8)
-def _open_once(path: Path, mtime_ns: int, size: int) -> OnnxModel:
-    return OnnxModel(path)
+def _open_once(path: Path, mtime_ns: int, size: int, original: Path | None, made: str) -> OnnxModel:
+    return OnnxModel(path, original=original, made=made)
 
 
 def node_name(node: Any) -> str:
