@@ -32,7 +32,7 @@ from pytest_trtgray.engines.model import Dim, Layer, TensorSpec, coarsest, forma
 from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
-from pytest_trtgray.findings import Finding
+from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK
 from pytest_trtgray.vendor import quiet_import
@@ -217,7 +217,7 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
     if honoured == total or (honoured and noun == "layers"):
         return None
     others = {name: titles for name, titles in sorted(found.items()) if name != dtype}
-    where = "; ".join(f"{_short_name(name)}: {_some(titles)}" for name, titles in others.items())
+    where = "; ".join(f"{_short_name(name)}: {some(titles)}" for name, titles in others.items())
     if not honoured:
         return Finding(
             "warning",
@@ -256,11 +256,6 @@ def _computes_in(layer: Layer) -> str:
 
 def _short_name(dtype: str) -> str:
     return next((short.upper() for short, name in PRECISIONS.items() if name == dtype), dtype)
-
-
-def _some(titles: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(titles) - limit} more" if len(titles) > limit else ""
-    return ", ".join(titles[:limit]) + more
 
 
 def _cannot(path: Path, precision: str, reason: str) -> ModelError:
