@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_trtgray.baselines.identity import timing_key
+from pytest_trtgray.baselines.store import damaged
 from pytest_trtgray.errors import BaselineError
+from pytest_trtgray.files import from_here
 from pytest_trtgray.findings import Finding, counted, errors, listing
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
@@ -178,7 +179,7 @@ class BaselineCheck:
         elsewhere = f"\n  There is one for other hardware or versions: {', '.join(others)}." if others else ""
         command = f"To record it:  {record_command(self._item.config, self._item)}"
         what = f"missing baseline: no {kind} baseline for {test} on this hardware"
-        message = f"{what}\n  {_relative(store.path(identity, test))}\n  {command}{elsewhere}"
+        message = f"{what}\n  {from_here(store.path(identity, test))}\n  {command}{elsewhere}"
         if self._settings.on_missing == "skip":
             self._report(kind, "missing", "no baseline")
             skip_test(message)
@@ -193,12 +194,7 @@ class BaselineCheck:
             raise self._damaged(identity, error) from error
 
     def _damaged(self, identity: Mapping[str, str], error: Exception) -> BaselineError:
-        path = self._session.store.path(identity, self._item.nodeid)
-        return BaselineError(
-            path,
-            f"the baseline is damaged: {error!r}",
-            f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines.",
-        )
+        return damaged(self._session.store.path(identity, self._item.nodeid), error)
 
 
 def _slower_message(engine: Engine, verdict: Verdict) -> str:
@@ -247,10 +243,3 @@ def _as_warning(finding: Finding) -> Finding:
 
 def _milliseconds(us: float) -> str:
     return f"{us / 1e3:.3g} ms" if math.isfinite(us) else "? ms"
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -64,8 +64,8 @@ def make_feed(inputs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]
         if spec.name not in shapes:
             raise ShapeError(spec.name, "no shape is given for this input")
         if spec.is_shape:
-            given = tuple(dim for dim in spec.shape if isinstance(dim, int))
-            arrays[spec.name] = np.array(shapes[spec.name], numpy_dtype(spec.dtype)).reshape(given)
+            values = np.array(shapes[spec.name], numpy_dtype(spec.dtype))
+            arrays[spec.name] = values.reshape([spec.value_count] if spec.shape else [])
             continue
         # One stream an input: adding an input leaves the others' values as they were.
         own = int.from_bytes(hashlib.sha256(spec.name.encode()).digest()[:8], "little")

@@ -69,6 +69,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def lock_for(place: Path | str) -> Path:
+    """A lock file for a file or folder that is checked in, where a lock has no business: outside of it."""
+    token = hashlib.sha256(str(place).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / "trtgray-locks" / f"{token}.lock"
+
+
+def from_here(path: Path) -> Path:
+    """The path as a reader in the current folder writes it: relative, where it lies below."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
 def _umask() -> int:
     # The umask can only be read by setting it.
     mask = os.umask(0)

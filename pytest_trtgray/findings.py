@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -77,6 +77,16 @@ def counted(count: int, noun: str) -> str:
     ('1 layer', '2 layers')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def some(words: Sequence[str], limit: int = 3) -> str:
+    """The first few, and how many more there are.
+
+    >>> some(["a", "b", "c"]), some(["a", "b", "c", "d"])
+    ('a, b, c', 'a, b, c and 1 more')
+    """
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
 
 
 def failure_message(verdict: str, findings: Iterable[Finding], limit: int = 12) -> str:

@@ -57,7 +57,7 @@ def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
 
 
 @pytest.fixture(scope="session")
-def trt_log(pytestconfig: pytest.Config) -> Callable[[Engine], Log]:
+def trt_log() -> Callable[[Engine], Log]:
     """What the runtime said while it built and loaded an engine: ``trt_log(engine).check()``."""
     from pytest_trtgray.logs.log import Log
 

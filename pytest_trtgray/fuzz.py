@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import ShapeProfile, TensorSpec
 from pytest_trtgray.engines.onnx_model import open_model
-from pytest_trtgray.engines.profiles import ShapeRequest, fitting_requests, request_shapes, resolve_profiles
+from pytest_trtgray.engines.profiles import fitting_requests, request_shapes, resolve_profiles
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.settings import active
 
@@ -77,22 +77,9 @@ def _inputs_and_profiles(
         return engine_or_onnx.info.inputs, engine_or_onnx.info.profiles
     context = active()
     shapes = (request_shapes(*given),) if any(given) else context.shapes
-    return _model_profiles(context.find_file(engine_or_onnx), shapes)
-
-
-def _model_profiles(
-    path: Path, shapes: tuple[ShapeRequest, ...]
-) -> tuple[tuple[TensorSpec, ...], tuple[ShapeProfile, ...]]:
-    state = path.stat()
-    inputs = _model_inputs(path, state.st_mtime_ns, state.st_size)
+    inputs = open_model(context.find_file(engine_or_onnx)).inputs
     profiles, _ = resolve_profiles(inputs, fitting_requests(inputs, shapes))
     return inputs, profiles
-
-
-@functools.lru_cache(maxsize=32)
-def _model_inputs(path: Path, mtime_ns: int, size: int) -> tuple[TensorSpec, ...]:
-    """Read once for many examples; again when the file was written anew."""
-    return open_model(path).inputs
 
 
 def _shapes(

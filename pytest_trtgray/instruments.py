@@ -67,14 +67,15 @@ class EngineFactory:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
         """
         from pytest_trtgray.engines.base import to_numpy
-        from pytest_trtgray.engines.precision import CALIBRATED
+        from pytest_trtgray.engines.precision import CALIBRATED, check_precision
         from pytest_trtgray.engines.profiles import request_shapes
 
         given = (min_shapes, opt_shapes, max_shapes)
         file = active().find_file(path)
         shapes = (request_shapes(*given),) if any(given) else self._fitting_shapes(file)
         if precision:
-            _check_precision(file, precision)
+            check_precision(precision)
+            _check_not_built(file, precision)
         if calibration and precision not in CALIBRATED:
             raise TrtGrayError(
                 "calibration",
@@ -330,12 +331,9 @@ class StructureOf:
         return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
 
 
-def _check_precision(file: Path, precision: str) -> None:
+def _check_not_built(file: Path, precision: str) -> None:
     from pytest_trtgray.engines.loading import is_engine_file
-    from pytest_trtgray.engines.precision import PRECISIONS
 
-    if precision not in PRECISIONS:
-        raise TrtGrayError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
     if is_engine_file(file):
         raise TrtGrayError(
             str(file), f"is built already, and not in precision={precision!r} again", "Give the .onnx instead."

@@ -22,7 +22,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Take what a worker has seen; a worker that crashed has left nothing."""
     seen = getattr(node, "workeroutput", {}).get(OUTPUT_KEY)
     if seen is None:

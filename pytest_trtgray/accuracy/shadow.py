@@ -27,9 +27,9 @@ from pytest_trtgray.engines.device import find_gpu
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.flavour import version_of
 from pytest_trtgray.engines.header import Flavour
-from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_engine
+from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_model
 from pytest_trtgray.engines.model import ShapeRange, TensorSpec
-from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, subgraphs
+from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnxruntime import (
     OnnxRuntimeEngine,
     Provider,
@@ -104,7 +104,7 @@ class Shadow:
         """What computes the reference; not needed for inputs whose reference was kept."""
         name = f"{self.model.path.stem}-fp32"
         if self.on == "tensorrt":
-            return load_engine(self._source.path, self._options, name=name)
+            return load_model(self._source, self._options, name)
         return OnnxRuntimeEngine(
             self._source,
             name=name,
@@ -169,7 +169,7 @@ class Shadow:
             lambda: (derive_fp32(self.model.path).SerializeToString(), {}),
             suffix=".onnx",
         )
-        return open_model(cached.path)
+        return open_model(cached.path, original=self.model.path, made=" and ".join(self.derived))
 
 
 _PLACES = {
@@ -225,7 +225,7 @@ def derive_fp32(path: Path) -> Any:
 
 def _any_shape(spec: TensorSpec) -> ShapeRange:
     if spec.is_shape:
-        count = int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
+        count = spec.value_count
         return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
     low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
     high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
@@ -233,24 +233,20 @@ def _any_shape(spec: TensorSpec) -> ShapeRange:
 
 
 def _widen(graph: Any) -> None:
-    """Turn every FP16 type of the graph into FP32."""
+    """Turn every FP16 type of the graph, and of the graphs inside of it, into FP32."""
     from onnx import numpy_helper
 
-    for tensor in graph.initializer:
-        if tensor.data_type == _FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t") and attribute.t.data_type == _FLOAT16:
-                widened = numpy_helper.to_array(attribute.t).astype(np.float32)
-                attribute.t.CopyFrom(numpy_helper.from_array(widened, attribute.t.name))
-            if attribute.name == "to" and attribute.i == _FLOAT16:
-                attribute.i = _FLOAT
-        for inner in subgraphs(node):
-            _widen(inner)
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == _FLOAT16:
-            value.type.tensor_type.elem_type = _FLOAT
+    for part in graphs(graph):
+        for tensor in stored_tensors(part):
+            if tensor.data_type == _FLOAT16:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        for node in part.node:
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == _FLOAT16:
+                    attribute.i = _FLOAT
+        for value in (*part.input, *part.output, *part.value_info):
+            if value.type.tensor_type.elem_type == _FLOAT16:
+                value.type.tensor_type.elem_type = _FLOAT
 
 
 def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:

@@ -8,16 +8,14 @@ and reviewed with the baselines.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_trtgray.errors import BaselineError, EngineError
-from pytest_trtgray.files import locked, sha256_file, write_atomically
+from pytest_trtgray.files import lock_for, locked, sha256_file, write_atomically
 
 FILE_NAME = "engines.sha256"
 _LINE = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9A-Fa-f]{64}) [ *](?P<path>.+)")
@@ -87,10 +85,8 @@ class EngineList:
             BaselineError: the list cannot be read or written.
         """
         digest, name = _hash(path), self._name(path)
-        # The lock lives outside the folder, which is checked in.
-        token = hashlib.sha256(str(self.file.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         try:
-            with locked(Path(tempfile.gettempdir()) / "trtgray-locks" / f"{token}.lock"):
+            with locked(lock_for(self.file.resolve())):
                 listed = self._read()
                 if listed.get(name) == digest:
                     return False

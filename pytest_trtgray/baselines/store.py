@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from pytest_trtgray.baselines.identity import Identity, slug
 from pytest_trtgray.errors import BaselineError
-from pytest_trtgray.files import dump_json, locked, write_atomically
+from pytest_trtgray.files import dump_json, lock_for, locked, write_atomically
 
 FORMAT = "trtgray-baseline"
 SCHEMA = 1
@@ -82,10 +81,8 @@ class BaselineStore:
         Raises:
             BaselineError: what is there cannot be understood, or the folder cannot be written.
         """
-        # Locks live outside the folder, which is checked in; tests with one file name share one.
-        place = f"{self.root.resolve()}/{slug(identity)}/{file_stem(test)}"
-        token = hashlib.sha256(place.encode()).hexdigest()[:16]
-        lock = Path(tempfile.gettempdir()) / "trtgray-locks" / f"{token}.lock"
+        # tests with one file name share a lock
+        lock = lock_for(f"{self.root.resolve()}/{slug(identity)}/{file_stem(test)}")
         path = self.root / slug(identity)
         try:
             with locked(lock):
@@ -158,7 +155,7 @@ def read_file(path: Path) -> BaselineFile:
     Raises:
         BaselineError: unreadable, no JSON, a merge conflict, another or newer format, or changed by hand.
     """
-    restore = f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines."
+    restore = _restore(path)
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -194,7 +191,7 @@ def read_file(path: Path) -> BaselineFile:
             entries=dict(data["entries"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineError(path, f"the baseline is damaged: {error!r}", restore) from error
+        raise damaged(path, error) from error
     if stored != actual:
         raise BaselineError(
             path,
@@ -202,6 +199,15 @@ def read_file(path: Path) -> BaselineFile:
             restore + " Limits belong in the test (trt_timing) or the ini file, not in the baseline.",
         )
     return file
+
+
+def damaged(path: Path, error: Exception) -> BaselineError:
+    """What to raise where a file was read and its content makes no sense."""
+    return BaselineError(path, f"the baseline is damaged: {error!r}", _restore(path))
+
+
+def _restore(path: Path) -> str:
+    return f"Restore it (git checkout -- {path.name}), or delete it and record it again with --update-baselines."
 
 
 def file_stem(test: str) -> str:

@@ -86,7 +86,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
     """
     if request.flavour == "tensorrt" and find_gpu(request.device) is None:
         raise NotRunnableError(
-            model.path.name,
+            model.original.name,
             f"building with TensorRT needs a GPU: {no_gpu_reason(request.device)}",
             "Use --trt-runtime=tensorrt_rtx, whose builder needs none, or run on a GPU machine.",
         )
@@ -98,7 +98,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         engine, records = _attempt(model, request)
     if engine is None:
         raise EngineError(
-            model.path,
+            model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
             + first_cause(records, "no reason given"),
             "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
@@ -203,7 +203,7 @@ def _weak_options(backend: _Polygraphy, parsed: Any, model: OnnxModel, request: 
     missing = [name for name in wanted if not hasattr(trt.BuilderFlag, name)]
     if missing:
         raise EngineError(
-            model.path,
+            model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} has no {missing[0]}, "
             f"so it cannot build precision={request.precision!r}",
             "Choose another precision.",
@@ -235,7 +235,7 @@ def _check_calibration(model: OnnxModel, request: BuildRequest) -> None:
     """Other shapes than the optimal ones are an illegal memory access, after which the process is lost."""
     if not request.calibration:
         raise EngineError(
-            model.path,
+            model.called,
             "INT8 needs inputs to calibrate with, or a model with Q/DQ nodes",
             "Give trt_build(..., calibration=[feed, ...]) with real inputs.",
         )
@@ -244,7 +244,7 @@ def _check_calibration(model: OnnxModel, request: BuildRequest) -> None:
             if name not in feed or tuple(feed[name].shape) != bounds.opt:
                 found = format_shape(tuple(feed[name].shape)) if name in feed else "nothing"
                 raise EngineError(
-                    model.path,
+                    model.called,
                     f"calibration feed {index} gives {found} for input {name!r}; TensorRT calibrates at the optimal "
                     f"shape of the last profile, {format_shape(bounds.opt)}",
                     "Give feeds of that shape, or set --trt-opt-shapes.",

@@ -118,7 +118,8 @@ def load_engine(
         NotRunnableError: the build needs a GPU that is not there.
     """
     name = name or path.stem
-    engine = _load_plan(path, options, name, onnx) if is_engine_file(path) else _load_model(path, options, name)
+    is_built = is_engine_file(path)
+    engine = _load_plan(path, options, name, onnx) if is_built else load_model(open_model(path), options, name)
     engine.source = EngineSource(path, options, name, onnx)
     return engine
 
@@ -146,8 +147,8 @@ def choose_tensorrt(device: int) -> Flavour:
     return here[0]
 
 
-def _load_model(path: Path, options: LoadOptions, name: str) -> Engine:
-    given = open_model(path)
+def load_model(given: OnnxModel, options: LoadOptions, name: str) -> Engine:
+    """The engine of a model that was opened already; errors as of :func:`load_engine`."""
     profiles, notes = resolve_profiles(given.inputs, options.shapes)
     runtime = choose_runtime(options)
     model, flag = _in_precision(given, options, runtime)
@@ -194,7 +195,7 @@ def _in_precision(
         lambda: (convert(given.path, options.precision, calibration), {}),
         suffix=".onnx",
     )
-    return open_model(cached.path), ""
+    return open_model(cached.path, original=given.path, made=f"converted to {options.precision}"), ""
 
 
 def _build_engine(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,14 @@ class TensorSpec:
     def is_dynamic(self) -> bool:
         """Whether any dimension is symbolic, or its values decide on shapes."""
         return self.is_shape or any(isinstance(dim, str) for dim in self.shape)
+
+    @property
+    def value_count(self) -> int:
+        """How many values an input has whose values are sizes, and so how many numbers its entry among shapes has.
+
+        The product of its dimensions, which no runtime leaves open for such an input; 1 for a scalar.
+        """
+        return math.prod(dim for dim in self.shape if isinstance(dim, int))
 
     def __str__(self) -> str:
         return f"{self.name}:{'x'.join(str(dim) for dim in self.shape)} {self.dtype}"
@@ -134,11 +143,7 @@ class Layer:
     @property
     def title(self) -> str:
         """What a report calls the layer: its ONNX nodes, shortened; the engine's name if it has none."""
-        nodes = sorted(self.onnx_nodes)
-        if not nodes:
-            return canonical_name(self.name)
-        more = f" (+{len(nodes) - 3} nodes)" if len(nodes) > 3 else ""
-        return " + ".join(nodes[:3]) + more
+        return shown_nodes(sorted(self.onnx_nodes)) or canonical_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,16 @@ def canonical_name(name: str) -> str:
     name = re.sub(r"\s*\[profile \d+\]", "", name)
     name = re.sub(r"_myl\d+_\d+$", "", name)
     return re.sub(r"__mye\d+", "__mye", name)
+
+
+def shown_nodes(nodes: Sequence[str]) -> str:
+    """The ONNX nodes of a layer as a report shows them.
+
+    >>> shown_nodes(["/a/Conv", "/a/Relu"]), shown_nodes(list("abcde"))
+    ('/a/Conv + /a/Relu', 'a + b + c (+2 nodes)')
+    """
+    more = f" (+{len(nodes) - 3} nodes)" if len(nodes) > 3 else ""
+    return " + ".join(nodes[:3]) + more
 
 
 def format_shape(shape: tuple[Dim, ...]) -> str:

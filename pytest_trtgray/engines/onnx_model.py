@@ -84,15 +84,24 @@ class OnnxModel:
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
+        original: the user's file, where ``path`` was made from it and lies in the cache.
+        made: how, such as ``converted to fp16``.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, original: Path | None = None, made: str = "") -> None:
         self.path = Path(path)
+        self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self._made = made
         _check_external_data(self.path, self.proto)
+
+    @property
+    def called(self) -> str:
+        """What errors call it: the user's file, and what was done to it."""
+        return f"{self.original} ({self._made})" if self._made else str(self.original)
 
     @functools.cached_property
     def nodes(self) -> tuple[OnnxNode, ...]:
@@ -195,8 +204,8 @@ class OnnxModel:
         return False
 
 
-def open_model(path: Path) -> OnnxModel:
-    """The model of a file, read once as long as the file stays as it is.
+def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:
+    """The model of a file, read once as long as the file stays as it is; arguments as for :class:`OnnxModel`.
 
     Raises:
         ModelError: see :class:`OnnxModel`.
@@ -205,12 +214,12 @@ def open_model(path: Path) -> OnnxModel:
         state = path.stat()
     except OSError:
         return OnnxModel(path)  # says what is wrong
-    return _open_once(path, state.st_mtime_ns, state.st_size)
+    return _open_once(path, state.st_mtime_ns, state.st_size, original, made)
 
 
 @functools.lru_cache(maxsize=8)
-def _open_once(path: Path, mtime_ns: int, size: int) -> OnnxModel:
-    return OnnxModel(path)
+def _open_once(path: Path, mtime_ns: int, size: int, original: Path | None, made: str) -> OnnxModel:
+    return OnnxModel(path, original=original, made=made)
 
 
 def node_name(node: Any) -> str:
@@ -247,6 +256,16 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def stored_tensors(graph: Any) -> Iterator[Any]:
+    """Weights and constants of one graph, without those of the graphs inside of its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.t.data_type:  # ONNX Runtime's converter leaves an empty tensor in every attribute
+                yield attribute.t
+            yield from attribute.tensors
+
+
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
@@ -254,12 +273,10 @@ def external_files(path: Path, proto: Any) -> set[Path]:
 
 def _uses_type(graph: Any, onnx_dtype: int) -> bool:
     return (
-        any(tensor.data_type == onnx_dtype for tensor in graph.initializer)
+        any(tensor.data_type == onnx_dtype for tensor in stored_tensors(graph))
         or any(value.type.tensor_type.elem_type == onnx_dtype for value in (*graph.input, *graph.output))
         or any(
-            attribute.t.data_type == onnx_dtype or (attribute.name == "to" and attribute.i == onnx_dtype)
-            for node in graph.node
-            for attribute in node.attribute
+            attribute.name == "to" and attribute.i == onnx_dtype for node in graph.node for attribute in node.attribute
         )
     )
 
@@ -316,21 +333,10 @@ def _check_external_data(path: Path, proto: Any) -> None:
 
 
 def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
-    for tensor in _all_tensors(proto.graph):
-        if tensor.data_location == 1:  # TensorProto.EXTERNAL
-            yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
-
-
-def _all_tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("g"):
-                yield from _all_tensors(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from _all_tensors(subgraph)
+    for graph in graphs(proto.graph):
+        for tensor in stored_tensors(graph):
+            if tensor.data_location == 1:  # TensorProto.EXTERNAL
+                yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
 def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:

@@ -178,14 +178,14 @@ class OnnxRuntimeEngine(Engine):
             raise
         except Exception as error:
             raise EngineError(
-                self.model.path,
+                self.model.called,
                 f"ONNX Runtime {self._ort.__version__} cannot load it: {str(error).splitlines()[0]}",
                 "Check the model with onnx.checker, and its opset against this ONNX Runtime.",
             ) from error
         used = session.get_providers()
         if used[0] != self.provider:
             raise EngineError(
-                self.model.path,
+                self.model.called,
                 f"ONNX Runtime fell back to {used[0]}, {self.provider} was asked for",
                 "See its log above; often a CUDA or cuDNN library of another version.",
             )

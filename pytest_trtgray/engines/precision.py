@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
 from pytest_trtgray.engines.model import Dim, Layer, TensorSpec, coarsest, format_shape
-from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, subgraphs
+from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
-from pytest_trtgray.findings import Finding
+from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK
 from pytest_trtgray.vendor import quiet_import
@@ -89,13 +89,23 @@ def precision_of(model: OnnxModel) -> str:
         return quantised
     elements: Counter[int] = Counter()
     for graph in graphs(model.proto.graph):
-        for tensor in _tensors(graph):
+        for tensor in stored_tensors(graph):
             if tensor.data_type in _FLOATS:
                 elements[tensor.data_type] += math.prod(tensor.dims)
     if not elements:
         public = (*model.proto.graph.input, *model.proto.graph.output)
         elements.update(kind for value in public if (kind := value.type.tensor_type.elem_type) in _FLOATS)
     return onnx_dtype_name(elements.most_common(1)[0][0]) if elements else "float32"
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that has no name here.
+
+    Raises:
+        EngineError: it is none of :data:`PRECISIONS`; names those.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
 
 
 def needs_conversion(model: OnnxModel, precision: str) -> bool:
@@ -105,8 +115,7 @@ def needs_conversion(model: OnnxModel, precision: str) -> bool:
         EngineError: ``precision`` is none of :data:`PRECISIONS`.
         ModelError: the model is neither of this precision nor FP32; what was rounded cannot be had back.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision={precision!r}", "is not known", f"Choose one of {', '.join(PRECISIONS)}.")
+    check_precision(precision)
     found = precision_of(model)
     if found == PRECISIONS[precision]:
         return False
@@ -208,7 +217,7 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
     if honoured == total or (honoured and noun == "layers"):
         return None
     others = {name: titles for name, titles in sorted(found.items()) if name != dtype}
-    where = "; ".join(f"{_short_name(name)}: {_some(titles)}" for name, titles in others.items())
+    where = "; ".join(f"{_short_name(name)}: {some(titles)}" for name, titles in others.items())
     if not honoured:
         return Finding(
             "warning",
@@ -247,11 +256,6 @@ def _computes_in(layer: Layer) -> str:
 
 def _short_name(dtype: str) -> str:
     return next((short.upper() for short, name in PRECISIONS.items() if name == dtype), dtype)
-
-
-def _some(titles: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(titles) - limit} more" if len(titles) > limit else ""
-    return ", ".join(titles[:limit]) + more
 
 
 def _cannot(path: Path, precision: str, reason: str) -> ModelError:
@@ -445,8 +449,8 @@ def _retarget(original: Any, narrowed: Any) -> None:
     from onnx import numpy_helper
 
     # The converter adds nodes behind the others, so both graphs hold the same tensors in the same order.
-    sources = [tensor for graph in graphs(original) for tensor in _tensors(graph)]
-    targets = [tensor for graph in graphs(narrowed) for tensor in _tensors(graph)]
+    sources = [tensor for graph in graphs(original) for tensor in stored_tensors(graph)]
+    targets = [tensor for graph in graphs(narrowed) for tensor in stored_tensors(graph)]
     for source, target in zip(sources, targets, strict=True):
         if target.data_type == _FLOAT16:
             target.CopyFrom(_bfloat16_tensor(target.name, numpy_helper.to_array(source)))
@@ -689,16 +693,6 @@ def _quiet_quantiser() -> Iterator[None]:
 
 
 # -- graphs
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Weights and constants of one graph."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.t.data_type:
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def _quantised_types(graph: Any) -> Iterator[str]:

@@ -39,13 +39,16 @@ def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
     >>> parse_shapes("x:8x3x224x224,mask:8x1")
     {'x': (8, 3, 224, 224), 'mask': (8, 1)}
 
+    The numbers of an input whose values are sizes may be negative, as in a Reshape to ``-1x8``. Which inputs these are
+    is only known with the model: :func:`resolve_profiles` refuses a negative size of any other.
+
     Raises:
         ShapeError: anything else; names the part that cannot be read.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for part in filter(None, text.split(",")):
         name, colon, dims = part.strip().rpartition(":")
-        if not colon or not name or not re.fullmatch(r"scalar|\d+(x\d+)*", dims):
+        if not colon or not name or not re.fullmatch(r"scalar|-?\d+(x-?\d+)*", dims):
             raise ShapeError(
                 part.strip() or text,
                 "cannot be read as a shape",
@@ -85,7 +88,7 @@ def resolve_profiles(
     gets 1 : 8 : 32; any other symbolic dimension needs shapes.
 
     Raises:
-        ShapeError: shapes are missing, for inputs that do not exist, of the wrong rank, or not
+        ShapeError: shapes are missing, for inputs that do not exist, of the wrong rank, negative, or not
             min <= opt <= max; the message has a command line to copy.
     """
     if requests:
@@ -161,7 +164,7 @@ def suggest_options(inputs: Sequence[TensorSpec]) -> str:
         shapes = ",".join(
             f"{spec.name}:"
             + format_shape(
-                (other,) * _count_of(spec)
+                (other,) * spec.value_count
                 if spec.is_shape
                 else tuple(
                     dim if isinstance(dim, int) else first if axis == 0 else other
@@ -202,23 +205,23 @@ def _requested(inputs: Sequence[TensorSpec], request: ShapeRequest) -> ShapeProf
     return profile
 
 
-def _count_of(spec: TensorSpec) -> int:
-    """How many values an input has whose values are sizes."""
-    return int(np.prod([dim for dim in spec.shape if isinstance(dim, int)], dtype=np.int64))
-
-
 def _check_range(spec: TensorSpec, bounds: ShapeRange) -> None:
     for option, shape in (("min", bounds.min), ("opt", bounds.opt), ("max", bounds.max)):
+        given = f"--trt-{option}-shapes={spec.name}:{format_shape(shape)}"
+        if not spec.is_shape and any(size < 0 for size in shape):
+            raise ShapeError(
+                given,
+                f"gives the input {spec} a negative size",
+                "Write NAME:1x3x224x224; only inputs whose values are sizes take negative numbers.",
+            )
         fits = (
-            len(shape) == _count_of(spec)
+            len(shape) == spec.value_count
             if spec.is_shape
             else len(shape) == len(spec.shape)
             and all(isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=False))
         )
         if not fits:
-            raise ShapeError(
-                f"--trt-{option}-shapes={spec.name}:{format_shape(shape)}", f"does not fit the input {spec}"
-            )
+            raise ShapeError(given, f"does not fit the input {spec}")
     ordered = all(low <= best <= high for low, best, high in zip(bounds.min, bounds.opt, bounds.max, strict=True))
     if not ordered:
         raise ShapeError(spec.name, f"needs min <= opt <= max in every dimension, got {bounds}")

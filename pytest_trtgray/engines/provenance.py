@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 _NCHWC = "_nchwc"
 _LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
-# Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
-# batch normalisation.
 # On the CPU, FP16 models get casts around what has no FP16 kernel; the FP32 tensor is the same tensor.
 _CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
+# Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
+# batch normalisation.
 _MADE_FROM = re.compile(r"(_nchwc|_bn|_mul|_add|_token_\d+)$")
 
 

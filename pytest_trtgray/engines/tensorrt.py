@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import re
 import time
 import warnings
@@ -315,10 +314,10 @@ class TensorRTEngine(Engine):
             return self._engine.get_tensor_profile_values(profile, spec.name)
         if hasattr(self._engine, "get_profile_shape_input"):
             # TensorRT 8.5 tells the first value only; the others are taken to have the same range
-            count = math.prod(dim for dim in spec.shape if isinstance(dim, int))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecated there, without a successor for values before 8.6
                 found = self._engine.get_profile_shape_input(profile, spec.name)
+            count = spec.value_count
             return [(*bound, *bound[-1:] * count)[:count] for bound in map(tuple, found)]
         raise EngineError(self.info.name, f"this TensorRT does not tell the range of the values of {spec.name!r}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_trtgray.findings import Finding, errors, failure_message
-from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.records import Record, errors_of
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
 # "graph.cc:5777 CleanUnused] text" of ONNX Runtime, "ModelImporter.cpp:1071: text" of TensorRT's parser
@@ -27,7 +27,7 @@ class Log:
     @property
     def errors(self) -> tuple[Record, ...]:
         """Messages of severity error and worse."""
-        return tuple(r for r in self.records if r.severity in ("error", "internal_error"))
+        return tuple(errors_of(self.records))
 
     @property
     def warnings(self) -> tuple[Record, ...]:

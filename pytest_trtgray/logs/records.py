@@ -127,8 +127,3 @@ SINK = LogSink()
 def errors_of(records: Iterable[Record]) -> list[Record]:
     """Errors, in order."""
     return [record for record in records if record.severity in ("internal_error", "error")]
-
-
-def problems(records: Any) -> list[Record]:
-    """Errors and warnings, in order."""
-    return [record for record in records if record.severity in ("internal_error", "error", "warning")]

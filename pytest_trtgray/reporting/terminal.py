@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import pytest_trtgray
+from pytest_trtgray.files import from_here
 from pytest_trtgray.reporting.final import final_key
 from pytest_trtgray.reporting.results import CheckResult, all_results
 from pytest_trtgray.settings import Settings
@@ -104,7 +105,7 @@ def _write_remarks(reporter: pytest.TerminalReporter, remarks: list[tuple[str, s
 def _file_lines(state: Any) -> list[tuple[str, dict[str, bool]]]:
     lines: list[tuple[str, dict[str, bool]]] = [(f"note: {remark}", {}) for remark in state.remarks]
     if state.written:
-        names = sorted({str(_short(Path(path).parent)) for path in state.written})
+        names = sorted({str(from_here(Path(path).parent)) for path in state.written})
         count = len(state.written)
         lines.append(
             (
@@ -113,14 +114,7 @@ def _file_lines(state: Any) -> list[tuple[str, dict[str, bool]]]:
             )
         )
     for path in state.obsolete:
-        lines.append((f"obsolete: {_short(path)} has no test any more (--trt-prune-baselines deletes it)", {}))
-    lines += [(f"deleted: {_short(path)}", {}) for path in state.pruned]
+        lines.append((f"obsolete: {from_here(path)} has no test any more (--trt-prune-baselines deletes it)", {}))
+    lines += [(f"deleted: {from_here(path)}", {}) for path in state.pruned]
     lines += [(problem, {"red": True}) for problem in state.problems]
     return lines
-
-
-def _short(path: Path) -> Path:
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path

@@ -14,7 +14,7 @@ recognised by the weights that they hold.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -64,7 +64,10 @@ def match_layers(old: Iterable[Layer], new: Iterable[Layer]) -> Matching:
             lambda layer: (layer.profile, layer.onnx_nodes),
         ),
     )
-    groups = _components(left_old, left_new)
+    shared = components(
+        [_nodes_by_profile(layer) for layer in left_old], [_nodes_by_profile(layer) for layer in left_new]
+    )
+    groups = [(tuple(left_old[i] for i in olds), tuple(left_new[i] for i in news)) for olds, news in shared]
     blank_pairs, blank_old, blank_new = _pair(
         [layer for layer in old_layers if not layer.onnx_nodes],
         [layer for layer in new_layers if not layer.onnx_nodes],
@@ -91,10 +94,12 @@ def layer_keys(layers: Sequence[Layer]) -> list[str]:
     ordinal where that is not enough.
     """
     bases = [KEY_SEPARATOR.join(sorted(layer.onnx_nodes)) or canonical_name(layer.name) for layer in layers]
-    bases = [f"{base} [profile {layer.profile}]" if layer.profile else base for base, layer in _zip(bases, layers)]
-    if len(set(bases)) < len(bases):
-        counts = _counts(bases)
-        bases = [f"{base} ({layer.kind})" if counts[base] > 1 else base for base, layer in _zip(bases, layers)]
+    bases = [
+        f"{base} [profile {layer.profile}]" if layer.profile else base
+        for base, layer in zip(bases, layers, strict=True)
+    ]
+    counts = Counter(bases)
+    bases = [f"{base} ({layer.kind})" if counts[base] > 1 else base for base, layer in zip(bases, layers, strict=True)]
     taken: set[str] = set()
     keys = []
     for base in bases:
@@ -107,15 +112,8 @@ def layer_keys(layers: Sequence[Layer]) -> list[str]:
     return keys
 
 
-def _zip(bases: Sequence[str], layers: Sequence[Layer]) -> Iterable[tuple[str, Layer]]:
-    return zip(bases, layers, strict=True)
-
-
-def _counts(values: Iterable[str]) -> defaultdict[str, int]:
-    counts: defaultdict[str, int] = defaultdict(int)
-    for value in values:
-        counts[value] += 1
-    return counts
+def _nodes_by_profile(layer: Layer) -> list[tuple[int, str]]:
+    return [(layer.profile, node) for node in layer.onnx_nodes]
 
 
 def _pair(
@@ -142,15 +140,25 @@ def _pair(
     return pairs, left_old, left_new
 
 
-def _components(old: Sequence[Layer], new: Sequence[Layer]) -> list[tuple[tuple[Layer, ...], tuple[Layer, ...]]]:
-    """Connected components of layers that share ONNX nodes."""
-    by_node: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-    everything = [*old, *new]
-    for index, layer in enumerate(everything):
-        for node in layer.onnx_nodes:
-            by_node[layer.profile, node].append(index)
+def components(
+    old: Sequence[Iterable[Hashable]], new: Sequence[Iterable[Hashable]]
+) -> list[tuple[list[int], list[int]]]:
+    """Connected components of layers that share nodes.
+
+    Args:
+        old: of each layer on one side, its nodes.
+        new: the same of the other side.
+
+    Returns:
+        for each component the positions of its old and of its new layers, in order; one side may be empty.
+    """
+    everything = [frozenset(nodes) for nodes in (*old, *new)]
+    by_node: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, nodes in enumerate(everything):
+        for node in nodes:
+            by_node[node].append(index)
     seen: set[int] = set()
-    components = []
+    found = []
     for start in range(len(everything)):
         if start in seen:
             continue
@@ -159,20 +167,13 @@ def _components(old: Sequence[Layer], new: Sequence[Layer]) -> list[tuple[tuple[
         while pending:
             index = pending.pop()
             members.append(index)
-            layer = everything[index]
-            for node in layer.onnx_nodes:
-                for other in by_node[layer.profile, node]:
-                    if other not in seen:
-                        seen.add(other)
-                        pending.append(other)
+            fresh = {other for node in everything[index] for other in by_node[node]} - seen
+            seen |= fresh
+            pending.extend(fresh)
         members.sort()
-        components.append(
-            (
-                tuple(everything[i] for i in members if i < len(old)),
-                tuple(everything[i] for i in members if i >= len(old)),
-            )
-        )
-    return components
+        count = len(old)
+        found.append(([i for i in members if i < count], [i - count for i in members if i >= count]))
+    return found
 
 
 def _rename_unnamed(old: list[Layer], new: list[Layer]) -> list[Layer]:

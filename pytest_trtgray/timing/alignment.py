@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_trtgray.structure.matching import KEY_SEPARATOR
+from pytest_trtgray.structure.matching import KEY_SEPARATOR, components
 from pytest_trtgray.timing.summary import Floats
 
 GROUP_SEPARATOR = " | "
@@ -109,27 +109,5 @@ def modules_of(keys: Sequence[str]) -> Mapping[str, NDArray[np.intp]]:
 
 def _groups(old: Sequence[str], new: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     """Connected sets of layers that share ONNX nodes, with layers on both sides."""
-    by_node: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for side, keys in enumerate((old, new)):
-        for key in keys:
-            for node in nodes_of(key):
-                by_node[node][side].append(key)
-    seen: set[tuple[int, str]] = set()
-    groups = []
-    for start in old:
-        if (0, start) in seen:
-            continue
-        found: tuple[list[str], list[str]] = ([], [])
-        waiting = [(0, start)]
-        seen.add((0, start))
-        while waiting:
-            side, key = waiting.pop()
-            found[side].append(key)
-            for node in nodes_of(key):
-                for other_side, others in enumerate(by_node[node]):
-                    fresh = [(other_side, other) for other in others if (other_side, other) not in seen]
-                    seen.update(fresh)
-                    waiting.extend(fresh)
-        if found[0] and found[1]:
-            groups.append((sorted(found[0], key=old.index), sorted(found[1], key=new.index)))
-    return groups
+    found = components([nodes_of(key) for key in old], [nodes_of(key) for key in new])
+    return [([old[i] for i in olds], [new[i] for i in news]) for olds, news in found if olds and news]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_trtgray.findings import Finding, counted
+from pytest_trtgray.engines.model import shown_nodes
+from pytest_trtgray.findings import Finding, counted, some
 from pytest_trtgray.structure.matching import KEY_SEPARATOR
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.spread import MIN_RUNS
@@ -61,15 +62,12 @@ def readable(key: str) -> str:
     parts = key.split(GROUP_SEPARATOR)
     if len(parts) > 1:
         return f"{readable(parts[0])} and {counted(len(parts) - 1, 'layer')} that share its nodes"
-    nodes = key.split(KEY_SEPARATOR)
-    more = f" (+{len(nodes) - 3} nodes)" if len(nodes) > 3 else ""
-    return KEY_SEPARATOR.join(nodes[:3]) + more
+    return shown_nodes(key.split(KEY_SEPARATOR))
 
 
 def names(keys: Sequence[str]) -> str:
     """Several keys, shortened."""
-    shown = ", ".join(readable(key) for key in keys[:3])
-    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
+    return some([readable(key) for key in keys])
 
 
 def _slower(judgement: Judgement, name: str, rule: str, remedy: str) -> Finding:

@@ -11,9 +11,7 @@ from scipy import stats
 
 from pytest_trtgray.engines.model import format_shapes
 from pytest_trtgray.findings import Finding
-from pytest_trtgray.timing.samples import (
-    us_text,
-)
+from pytest_trtgray.timing.samples import us_text
 
 if TYPE_CHECKING:
     from pytest_trtgray.timing.session import FirstCall

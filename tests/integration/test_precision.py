@@ -86,6 +86,8 @@ def test_a_precision_that_the_processor_has_not_is_one_clear_error(project: Proj
     result = project.run()
     result.assert_outcomes(failed=1)
     assert "cannot load it: [ONNXRuntimeError] : 9 : NOT_IMPLEMENTED" in text(result)
+    assert f"{project.path / 'net.onnx'} (converted to bf16): ONNX Runtime" in text(result)
+    assert ".trtgray_cache" not in text(result)
 
 
 def test_the_suites_reference_is_the_fp32_original(project: Project) -> None:

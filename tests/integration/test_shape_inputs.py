@@ -11,6 +11,7 @@ from tests import models, shape_inputs
 from tests.integration.conftest import Project, needs_rtx, text
 
 ROWS = ("--trt-min-shapes=s:1x4", "--trt-opt-shapes=s:3x4", "--trt-max-shapes=s:8x4")
+FREE = ("--trt-min-shapes=x:1x12,s:-1x4", "--trt-opt-shapes=x:2x12,s:-1x4", "--trt-max-shapes=x:4x12,s:-1x4")
 STEPS = ("--trt-min-shapes=x:1x1,n:1", "--trt-opt-shapes=x:2x1,n:5", "--trt-max-shapes=x:4x1,n:9")
 ENGINE = "--trt-engine=net.onnx"
 
@@ -35,6 +36,11 @@ def test_the_built_in_suite(project: Project, make: object, shapes: tuple[str, .
     assert int(tried.split()[0]) >= 8
 
 
+def test_negative_values(project: Project) -> None:
+    shape_inputs.save(shape_inputs.reshape, project.path / "net.onnx")
+    project.run(ENGINE, *FREE, "-k", "outputs or shapes").assert_outcomes(passed=2, deselected=3)
+
+
 @pytest.mark.parametrize("make", [shape_inputs.expanding, shape_inputs.counting])
 def test_their_range_is_asked_for(project: Project, make: object) -> None:
     assert callable(make)
@@ -54,6 +60,7 @@ def test_their_range_is_asked_for(project: Project, make: object) -> None:
         ("s:3", "--trt-min-shapes=s:3: does not fit the input s:2 int64"),
         ("s:3x4x5", "does not fit the input s:2 int64"),
         ("x:1x4", "its shape is not given in all three"),
+        ("s:1x4,x:-1x4", "--trt-min-shapes=x:-1x4: gives the input x:1x4 float32 a negative size"),
     ],
 )
 def test_values_that_do_not_fit(project: Project, shapes: str, message: str) -> None:

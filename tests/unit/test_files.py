@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trtgray.files import dump_json, locked, sha256_file, write_atomically
+from pytest_trtgray.files import dump_json, from_here, lock_for, locked, sha256_file, write_atomically
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -199,3 +199,19 @@ class TestLock:
             entered = True
 
         assert entered
+
+    def test_a_lock_lies_outside_of_what_it_guards(self, tmp_path: Path) -> None:
+        places = [tmp_path / "a", tmp_path / "b", tmp_path / "no-utf8-\udcff"]
+        locks = [lock_for(place) for place in places]
+
+        assert len(set(locks)) == 3
+        assert lock_for(str(places[0])) == locks[0]
+        assert not any(lock.is_relative_to(tmp_path) for lock in locks)
+
+
+def test_paths_are_shown_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert from_here(tmp_path / "a" / "b.json") == Path("a/b.json")
+    assert from_here(tmp_path.parent / "b.json") == tmp_path.parent / "b.json"
+    assert from_here(Path("b.json")) == Path("b.json")

@@ -208,6 +208,17 @@ class TestHalfPrecision:
 
         assert derivations(OnnxModel(models.write(proto, tmp_path / "half.onnx"))) == ("FP16 widened",)
 
+    def test_errors_name_the_model_that_was_given(self, tmp_path: Path) -> None:
+        model = models.unary(tmp_path / "custom.onnx", "Mystery", domain="acme")
+        proto = onnx.load(str(model))
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        shadow = Shadow(models.write(proto, model), tmp_path / "cache")
+        with pytest.raises(EngineError, match="cannot load it") as caught:
+            shadow.run({"x": np.zeros((2, 4), np.float32)})
+
+        assert caught.value.thing == f"{model} (FP16 widened)"
+
     def test_no_half_is_left(self, encoder: Path, tmp_path: Path) -> None:
         half = models.to_fp16(encoder, tmp_path / "half.onnx")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pytest_trtgray.engines.device import find_gpu
@@ -53,6 +54,22 @@ def test_an_onnx_file_in_onnxruntime(mlp: Path) -> None:
 
     assert (engine.info.name, engine.info.runtime) == ("net", "onnxruntime")
     assert engine.info.profiles[0]["x"].opt == (8, 8)
+
+
+def test_an_error_of_a_converted_model_names_the_one_that_was_given(mlp: Path, tmp_path: Path) -> None:
+    """Also where it comes later, as from the session of a measurement, and for two models of the same content."""
+    for name in ("one.onnx", "two.onnx"):
+        path = tmp_path / name
+        path.write_bytes(mlp.read_bytes())
+        engine = load_engine(path, LoadOptions("onnxruntime", precision="fp16", cache_dir=tmp_path / "cache"))
+        Path(engine.info.path).write_bytes(b"")
+        with (
+            pytest.raises(EngineError, match="cannot load it") as caught,
+            engine.timing_context({"x": np.zeros((8, 8), np.float32)}, profiled=False),
+        ):
+            pass
+
+        assert caught.value.thing == f"{path} (converted to fp16)"
 
 
 def test_shapes_are_needed_for_other_symbols(encoder: Path) -> None:

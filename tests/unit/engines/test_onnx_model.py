@@ -244,6 +244,17 @@ class TestExternalData:
         assert f"cut off: {size - 1:,} bytes" in reason
         assert f"ends at {size:,}" in reason
 
+    def test_missing_inside_of_a_branch(self, tmp_path: Path) -> None:
+        proto = onnx.load(str(models.with_if(tmp_path / "if.onnx")))
+        (weight, *_) = (a.g.initializer[0] for a in proto.graph.node[-1].attribute if a.g.initializer)
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="weights.bin")
+        path = tmp_path / "external.onnx"
+        path.write_bytes(proto.SerializeToString())
+
+        assert f"weights.bin is missing (weight {weight.name!r})" in refusal(path).reason
+
     @pytest.mark.parametrize("location", ["../outside.bin", "sub/../../outside.bin"])
     def test_outside_of_the_folder(self, model: Path, location: str) -> None:
         (model.parent / "sub").mkdir()

@@ -18,7 +18,7 @@ from pytest_trtgray.engines.profiles import (
 from pytest_trtgray.errors import ShapeError
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters=",", exclude_categories=("Z", "C")), min_size=1)
-SHAPES = st.lists(st.integers(0, 10**6), max_size=6).map(tuple)
+SHAPES = st.lists(st.integers(-(10**6), 10**6), max_size=6).map(tuple)
 
 IMAGE = TensorSpec("x", "float32", ("batch", 3, 8, 8))
 TOKENS = TensorSpec("ids", "int64", ("batch", "length"))
@@ -43,6 +43,7 @@ class TestParse:
             ("input:0:1x3", {"input:0": (1, 3)}),
             ("x:5,", {"x": (5,)}),
             ("x:scalar", {"x": ()}),
+            ("x:-1x8,n:-3", {"x": (-1, 8), "n": (-3,)}),
         ],
     )
     def test_notation(self, text: str, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -50,7 +51,24 @@ class TestParse:
 
     @pytest.mark.parametrize(
         "text",
-        ["", ",", "x", "x:", ":1x3", "x:1x", "x:x3", "x:-1x3", "x:1.5", "x:1X3", "x 1x3", "x:1x3,y", "x:1,x:2"],
+        [
+            "",
+            ",",
+            "x",
+            "x:",
+            ":1x3",
+            "x:1x",
+            "x:x3",
+            "x:--1x3",
+            "x:1x-",
+            "x:-",
+            "x:1-2",
+            "x:1.5",
+            "x:1X3",
+            "x 1x3",
+            "x:1x3,y",
+            "x:1,x:2",
+        ],
     )
     def test_refusals(self, text: str) -> None:
         with pytest.raises(ShapeError) as caught:
@@ -146,6 +164,9 @@ class TestRequests:
             (("ids:1x1,s:2x4", "ids:1x1,s:2x4", "ids:1x1,s:2x4"), "does not fit"),
             (("ids:2x1", "ids:1x1", "ids:4x1"), "min <= opt <= max"),
             (("ids:1x1", "ids:4x8", "ids:4x7"), "min <= opt <= max"),
+            (("ids:-1x1", "ids:1x1", "ids:1x1"), "--trt-min-shapes=ids:-1x1: gives the input ids:batchxlength"),
+            (("ids:1x1", "ids:4x8", "ids:4x-1"), "--trt-max-shapes=ids:4x-1: gives the input ids:batchxlength"),
+            (("ids:1x1,s:-2x3",) * 3, "gives the input s:2x3 float32 a negative size"),
         ],
     )
     def test_refusals(self, given: tuple[str, str, str], words: str) -> None:

@@ -138,6 +138,16 @@ class TestProfiles:
         with pytest.raises(ShapeError, match="does not fit the input s:2 int64"):
             resolve_profiles((SIZES,), [request(text, text, text)])
 
+    def test_values_may_be_negative(self) -> None:
+        (profile,), _ = resolve_profiles((SIZES, COUNT), [request("s:-1x8,n:-9", "s:-1x8,n:0", "s:2x8,n:9")])
+
+        assert profile == {"s": ShapeRange((-1, 8), (-1, 8), (2, 8)), "n": ShapeRange((-9,), (0,), (9,))}
+
+    def test_sizes_may_not_be_negative_beside_them(self) -> None:
+        with pytest.raises(ShapeError, match="x:-1x4: gives the input x:batchx4 float32 a negative size") as caught:
+            resolve_profiles((SIZES, IMAGE), [request(*("s:-1x8,x:-1x4",) * 3)])
+        assert "only inputs whose values are sizes" in caught.value.remedy
+
     def test_their_order(self) -> None:
         with pytest.raises(ShapeError, match="min <= opt <= max"):
             resolve_profiles((SIZES,), [request("s:1x5", "s:2x4", "s:3x6")])
@@ -154,6 +164,9 @@ class TestProfiles:
         else:
             with pytest.raises(ShapeError, match=r"profile 0 allows 1x4 \.\. 3x4 \.\. 8x4"):
                 check_shapes([profile], asked, "net")
+
+    def test_how_many_values(self) -> None:
+        assert [spec.value_count for spec in (SIZES, COUNT, TensorSpec("s", "int32", (0,), is_shape=True))] == [2, 1, 0]
 
     def test_a_scalar(self) -> None:
         assert requested([COUNT], {"n": np.array(7)}) == {"n": (7,)}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trtgray.logs import records as module
-from pytest_trtgray.logs.records import SEVERITIES, LogSink, Record, problems
+from pytest_trtgray.logs.records import SEVERITIES, LogSink, Record, errors_of
 
 RECORDS = st.builds(
     Record,
@@ -32,12 +32,12 @@ class TestRecord:
 
         assert Record.from_dict(stored) == Record("info", "x", "y")
 
-    def test_problems_in_order(self) -> None:
+    def test_errors_in_order(self) -> None:
         said = [
             Record(severity, "x", severity) for severity in ("info", "warning", "verbose", "error", "internal_error")
         ]
 
-        assert [record.message for record in problems(said)] == ["warning", "error", "internal_error"]
+        assert [record.message for record in errors_of(said)] == ["error", "internal_error"]
 
 
 class TestSink:
