@@ -16,6 +16,7 @@ from pytest_trtgray.files import from_here
 from pytest_trtgray.findings import Finding, counted, errors, failure_message, listing
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
+from pytest_trtgray.reporting.details import structure_details, timing_details
 from pytest_trtgray.structure.diff import describe
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.anomalies import find_overhead_anomalies
@@ -27,7 +28,7 @@ from pytest_trtgray.timing.session import Plan, first_calls, measure_sessions
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine, Feed, TimingOptions
-    from pytest_trtgray.session import TrtSession
+    from pytest_trtgray.session import Details, TrtSession
     from pytest_trtgray.timing.profile import Profile
 
 Parsed = TypeVar("Parsed")
@@ -81,6 +82,7 @@ class BaselineCheck:
                 further=lambda kept: Baseline.from_dict(kept).with_run(profile.run).to_dict(),
                 summary=_milliseconds(profile.total_us),
                 disturbed=profile.run.disturbed,
+                details=lambda: timing_details(profile),
                 total_us=profile.total_us,
             )
             return None
@@ -99,7 +101,7 @@ class BaselineCheck:
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, oddities)
+        self._conclude_timing(profile, verdict, baseline, oddities)
         return verdict
 
     def first_calls(self, calls: FirstCalls, feeds: Sequence[Feed], options: TimingOptions) -> FirstCallsVerdict | None:
@@ -171,7 +173,7 @@ class BaselineCheck:
         layers = f"{counted(len(snapshot.layers), 'layer')}, {snapshot.precision or 'precision unknown'}"
         if self._is_to_be_recorded(stored):
             self._session.propose(self._item, self._engine, identity, STRUCTURE, lambda _: snapshot.to_dict())
-            self._report(STRUCTURE, "recorded", layers)
+            self._report(STRUCTURE, "recorded", layers, details=lambda: structure_details(snapshot))
             return ()
         if stored is None:
             self._missing(STRUCTURE, identity)
@@ -179,13 +181,23 @@ class BaselineCheck:
         findings = compare_snapshots(old, snapshot)
         changes = errors(findings)
         summary = f"{layers}; {counted(len(changes), 'change')}" if changes else f"{layers}, as the baseline"
-        self._report(STRUCTURE, "changed" if changes else "pass", summary, findings)
+        outcome = "changed" if changes else "pass"
+        self._report(STRUCTURE, outcome, summary, findings, details=lambda: structure_details(snapshot))
         if changes:
             raise AssertionError(describe(findings))
         return findings
 
-    def _report(self, kind: str, outcome: str, summary: str, findings: Any = (), **numbers: Any) -> None:
-        self._session.report(self._item, kind, self._engine, outcome, summary, findings, **numbers)
+    def _report(
+        self,
+        kind: str,
+        outcome: str,
+        summary: str,
+        findings: Sequence[Finding] = (),
+        *,
+        details: Details | None = None,
+        **numbers: Any,
+    ) -> None:
+        self._session.report(self._item, kind, self._engine, outcome, summary, findings, details=details, **numbers)
 
     def _stored(self, identity: Mapping[str, str], key: str) -> Mapping[str, Any] | None:
         file = self._session.store.load(identity, self._item.nodeid)
@@ -230,7 +242,9 @@ class BaselineCheck:
         self._session.propose(self._item, self._engine, identity, key, change)
         self._report(kind, "recorded", summary, **numbers)
 
-    def _conclude_timing(self, profile: Profile, verdict: Verdict, anomalies: tuple[Finding, ...]) -> None:
+    def _conclude_timing(
+        self, profile: Profile, verdict: Verdict, baseline: Baseline, anomalies: tuple[Finding, ...]
+    ) -> None:
         __tracebackhide__ = True
         change = verdict.engine.change
         self._conclude(
@@ -240,6 +254,7 @@ class BaselineCheck:
             f"{counted(verdict.sessions, 'session')}",
             lambda: _slower_message(self._engine, verdict),
             anomalies,
+            details=lambda: timing_details(profile, verdict, baseline),
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,

@@ -286,6 +286,7 @@ class Comparer:
             the comparison; nothing fails before ``.check()``.
         """
         from pytest_trtgray.findings import counted
+        from pytest_trtgray.reporting.details import outputs_details
 
         settings = self._session.settings
         if rtol is None and atol is None:
@@ -303,6 +304,7 @@ class Comparer:
             f"{counted(len(comparison.outputs), 'output')} against the reference, "
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
+            details=lambda: outputs_details(comparison),
             relative_l2=worst,
         )
         return comparison
