@@ -163,7 +163,7 @@ def test_details_go_to_the_json_report_only(project: Project, workers: list[str]
     assert [row["kind"] for row in timing["layers"]] == ["FusedGemm"] * 2 + ["Gemm"]
     assert sum(row["share"] for row in timing["layers"]) == pytest.approx(1, abs=0.01)
     assert [len(run["context"]) > 1 for run in timing["history"]] == [True]
-    assert timing["engine"]["outcome"] == checks["timing"]["outcome"]
+    assert timing["engine"]["change"] == checks["timing"]["change"]
     assert [row["name"] for row in checks["outputs"]["details"]["outputs"]] == ["y"]
     assert len(checks["structure"]["details"]["layers"]) == 3
     assert "p_value" not in (project.path / "junit.xml").read_text()
