@@ -44,6 +44,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     timing: str
     require_gpu: bool
     json_path: Path | None
+    report_path: Path | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -64,12 +65,12 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def is_used(self) -> bool:
         """Whether any option asks for something; decides on the header line."""
-        return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
+        return bool(self.engines or self.update or self.prune or self.wants_details or self.require_gpu)
 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return self.json_path is not None
+        return self.json_path is not None or self.report_path is not None
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -102,6 +103,7 @@ def read_settings(config: pytest.Config) -> Settings:
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
+        report_path=here / option("trt_report") if option("trt_report") else None,
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),
