@@ -68,9 +68,7 @@ def since(details: Mapping[str, Any]) -> str:
     text = f"against {len(history)} recorded run{'s' if len(history) > 1 else ''}"
     if newest.get("time_utc"):
         text += f", the newest of {newest['time_utc'][:16].replace('T', ' ')} UTC"
-    commits = [newest.get("commit", ""), (details.get("context") or {}).get("commit", "")]
-    if all(commits):
-        text += (
-            f"; commits {commits[0]}..{commits[1]}" if commits[0] != commits[1] else f", the same commit {commits[0]}"
-        )
+    old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
+    if old and new:
+        text += f", of the same commit {old}" if old == new else f"; commits {old}..{new}"
     return text

@@ -71,6 +71,7 @@ def render(runs: Sequence[Mapping[str, Any]], titles: Sequence[str] = ()) -> str
         for number, run in enumerate(runs)
         for section in sections_of(run, f"r{number}", titles[number] if len(runs) > 1 else "")
     ]
+    sections.sort(key=lambda section: not section.is_bad)
     text: str = environment.get_template("report.html.j2").render(
         runs=runs,
         sections=sections,
@@ -84,7 +85,7 @@ def render(runs: Sequence[Mapping[str, Any]], titles: Sequence[str] = ()) -> str
 
 
 def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> list[EngineSection]:
-    """The engines of a run, those with failures first."""
+    """The engines of a run, in the order of their tests."""
     engines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for check in run["checks"]:
         engines.setdefault((check["engine"], check["runtime"], check["device"]), []).append(check)
@@ -100,7 +101,7 @@ def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> 
                 data=_data(checks),
             )
         )
-    return sorted(sections, key=lambda section: not section.is_bad)
+    return sections
 
 
 def script_json(data: object) -> str:
