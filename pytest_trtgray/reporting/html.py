@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from pytest_trtgray.reporting.document import finite
-from pytest_trtgray.reporting.headline import Headline, headline
+from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
 from pytest_trtgray.vendor import quiet_import
 
 FIRST_ROWS = 25
@@ -108,26 +108,6 @@ def script_json(data: object) -> str:
     """JSON that may stand inside of a ``<script>`` element: no ``<``, and no NaN."""
     text = json.dumps(finite(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def us_text(value: float | None) -> str:
-    """Microseconds with the unit that suits them.
-
-    >>> us_text(1234.5), us_text(0.25), us_text(None)
-    ('1.23 ms', '0.25 us', '')
-    """
-    if value is None:
-        return ""
-    return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} us"
-
-
-def percent_text(value: float | None) -> str:
-    """A relative change, with its sign.
-
-    >>> percent_text(0.1234), percent_text(None)
-    ('+12.3%', '')
-    """
-    return "" if value is None else f"{value:+.1%}"
 
 
 def _title(sections: Sequence[EngineSection]) -> str:

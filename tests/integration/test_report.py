@@ -182,3 +182,13 @@ def test_five_thousand_layers(browser: Any, tmp_path: Path) -> None:
     assert opened.page.locator("[data-chart=graph][data-drawn]").count() == 1
     assert opened.page.locator("[data-table=layers] tbody tr").count() == 200
     assert opened.problems == []
+
+
+def test_the_summary_is_appended(project: Project) -> None:
+    project.mlp()
+    (project.path / "summary.md").write_text("# Of another step")
+    project.run("--trt-engine=mlp.onnx", "-k", "outputs", "--trt-summary=summary.md").assert_outcomes(passed=1)
+
+    lines = (project.path / "summary.md").read_text("utf-8").splitlines()
+    assert lines[:2] == ["# Of another step", "## TensorRT engines"]
+    assert any(line.startswith("| ✅ pass | outputs |") for line in lines)
