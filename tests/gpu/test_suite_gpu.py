@@ -111,13 +111,23 @@ def test_an_ab_finds_a_slow_layer_also_beside_another_process(
 @contextlib.contextmanager
 def busy_gpu() -> Iterator[None]:
     """Another process that copies on the GPU, now and then."""
-    program = (
-        "import time, numpy as np, pycuda.driver as d; d.init(); c = d.Device(0).retain_primary_context(); c.push()\n"
-        "a = np.ones(1 << 24, np.float32); g = d.mem_alloc(a.nbytes); print('up', flush=True); end = time.time() + 120\n"
-        "while time.time() < end: d.memcpy_htod(g, a); time.sleep(0.005)"
-    )
+    program = """
+import time, numpy as np, pycuda.driver as cuda
+cuda.init()
+context = cuda.Device(0).retain_primary_context()
+context.push()
+host = np.ones(1 << 24, np.float32)
+device = cuda.mem_alloc(host.nbytes)
+print("up", flush=True)
+end = time.monotonic() + 120
+while time.monotonic() < end:
+    cuda.memcpy_htod(device, host)
+    time.sleep(0.005)
+"""
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        yield
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            yield
+        finally:
+            process.kill()
