@@ -79,6 +79,7 @@ def read(source: str | Path | BinaryIO) -> Log:
     for record in read_records(source):
         records.append(record)
         events += reader.feed(record)
+    events += reader.close()
     return Log(tuple(records), tuple(events), messages=len(records))
 
 

@@ -26,7 +26,9 @@ for _format in FORMATS:
 _BARE = tuple((bare, re.compile(bare.pattern)) for bare in BARE)
 _WHOLE = tuple((start, re.compile(end)) for start, end in WHOLE)
 _SOURCE = re.compile(rb"(?:\[TRT\] )?([\w./-]+\.(?:cpp|hpp|h|cu|cc):\d+): ")
-_ERROR_SOURCE = re.compile(r" ?In (\S[^\n]*?) at (/_src/[^\s:]+:\d+)|\[([\w./\\-]+\.\w+)::([^\]\n]*?)::(\d+)\] Error Code")
+_ERROR_SOURCE = re.compile(
+    r" ?In (\S[^\n]*?) at (/_src/[^\s:]+:\d+)|\[([\w./\\-]+\.\w+)::([^\]\n]*?)::(\d+)\] Error Code"
+)
 _PARSER_SOURCE = re.compile(r"ERROR: ([^\n]*?:\d+) In function ([^\n]*?):\n")
 _CLOCK_JUMP_S = 2 * 3600  # more than the end of summer time
 
