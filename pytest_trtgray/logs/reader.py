@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from pytest_trtgray.errors import LogError
 from pytest_trtgray.logs.formats import BARE, FORMATS, WHOLE, Bare, Format
+from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 
 BLOCK_BYTES = 1 << 20
@@ -45,8 +46,11 @@ def read_records(source: str | Path | BinaryIO) -> Iterator[Record]:
     Raises:
         LogError: the file cannot be read, or is not text.
     """
+    phase = ""
     for header, line, body in messages(source):
-        yield header.record(line, body)
+        record = header.record(line, body, phase)
+        phase = record.phase
+        yield record
 
 
 class Header:
@@ -76,8 +80,8 @@ class Header:
         self.function = function
         self.thread = thread
 
-    def record(self, line: int, body: bytes) -> Record:
-        """The record of one message."""
+    def record(self, line: int, body: bytes, phase: str) -> Record:
+        """The record of one message, said after others in ``phase``."""
         message = body.decode("utf-8", "surrogateescape")
         source, function = self.source, self.function
         if not source and (b".cpp" in body or b".h" in body):
@@ -86,6 +90,7 @@ class Header:
             severity=self.severity,
             producer=self.producer,
             message=message,
+            phase=phase_of(message, self.severity, phase),
             time_s=self.time_s,
             thread=self.thread,
             line=line,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 LogSeverity = Literal["internal_error", "error", "warning", "info", "verbose"]
 SEVERITIES: tuple[LogSeverity, ...] = ("internal_error", "error", "warning", "info", "verbose")
+PROBLEMS: tuple[LogSeverity, ...] = ("internal_error", "error", "warning")
 
 MAX_RECORDS = 200_000
 """A verbose BERT-base build says 26,000 lines; beyond this the oldest that are no problems go."""

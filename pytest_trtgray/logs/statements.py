@@ -422,6 +422,9 @@ STATEMENTS: tuple[Statement, ...] = (
     _s("version", "libnvinfer", r"libnvinfer\w*\.so\.(?P<version>\d+\.\d+[\d.]*\d)", product="TensorRT"),
     _s("version", "libtensorrt_rtx", r"libtensorrt_rtx\w*\.so\.(?P<version>\d+\.\d+[\d.]*\d)", product="TensorRT-RTX"),
     _s("version", "TensorRT-", r"\bTensorRT-(?P<version>\d+\.\d+[\d.]*\d)", product="TensorRT"),
+    _s(
+        "version", "ExecutionProvider'", r"^(?P<version>\d+\.\d+\.\d+) \['\w+ExecutionProvider'", product="ONNX Runtime"
+    ),
     # --- trtexec
     _s("device", "Selected Device:", r"Selected Device: (?P<name>[^\n]+)"),
     _s("device", "Compute Capability:", r"^Compute Capability: (?P<compute_capability>\d+\.\d+)"),
