@@ -143,12 +143,11 @@ class NodeContext:
         self._name = ""
         self._operator = ""
         self._dumping = False
-        self._at = ("", "")
+        self._at = ""
 
     def at(self, text: str) -> None:
         """A message that the parser has come to a node, which may be inside of another."""
-        if match := _AT.match(text):
-            self._at = (match["name"], match["operator"] or "")
+        self._at = text
 
     def read(self, text: str) -> Found:
         """``parser_error``, where a message completes one.
@@ -195,7 +194,8 @@ class NodeContext:
             "file": match["file"],
             "line": int(match["line"]),
         }
-        name, operator = self._at
+        inner = _AT.match(self._at)
+        name, operator = (inner["name"], inner["operator"] or "") if inner else ("", "")
         if self._number >= 0 and operator and operator != self._operator:
             # Inside of a function, an If or a Loop the error names the outer node alone.
             fields |= {"node_name": name, "node_operator": operator, "outer": f"{self._name} ({self._operator})"}

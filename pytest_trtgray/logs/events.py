@@ -106,7 +106,7 @@ class EventReader:
             "Tactic": tuning.tactic,
             "Fastest Tactic"[:_KEY]: tuning.fastest,
             "Set Tactic Name"[:_KEY]: tuning.named,
-            "------": tuning.runner,
+            "------": self._dashes,
             "======": tuning.costs,
             "******": tuning.formats,
             ">>>>>>": tuning.chosen,
@@ -161,8 +161,13 @@ class EventReader:
         return replace(begun, fields={**begun.fields, **more})
 
     def _at(self, text: str) -> Found:
+        self.phase = "parse"
         self._node.at(text)
-        return []
+        return _NONE
+
+    def _dashes(self, text: str) -> Found:
+        self.phase = phase_of(text, "verbose", self.phase)
+        return self._tuning.runner(text)
 
     def _setting(self, text: str) -> Found:
         default = text.startswith("Setting a default quantization params")
@@ -173,6 +178,7 @@ class EventReader:
 
     def _verbose(self, text: str) -> Found:
         """Verbose messages that their first characters do not tell; most name a node first."""
+        self.phase = phase_of(text, "verbose", self.phase)
         if "puts: [" in text and "Error" not in text:  # "NODE [Op] inputs: [", the other half of the parser's
             return _NONE
         if " Set Tactic Name: " in text:

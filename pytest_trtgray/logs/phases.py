@@ -51,6 +51,10 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
         "Tactic: ",
         "Tactic Name:",
         "Fastest Tactic",
+        "Layers:\n",
+        "Engine Layer Information",
+        "Total Host Persistent",
+        "Total Activation Memory",
     ),
     "load": (
         "Loaded engine size",
@@ -63,6 +67,10 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
     "run": (
         "=== Performance summary",
         "=== Profile (",
+        "Throughput: ",
+        "Average on ",
+        "Host Latency",
+        "Host latency",
         "Starting inference",
         "Warmup completed",
         "Capturing CUDA graph",
@@ -79,7 +87,8 @@ _OF_PROBLEM = re.compile(
     r"\(deserializeOnnxModel\)|Load model from .{0,300} failed|arsing model failed|Could not parse ONNX)"
     r"|(?P<build>IBuilder::build|builder\.cpp|Builder\.cpp|buildSerializedNetwork|buildEngine|optimizer\.cpp|"
     r"tacticSupply|acticOptimizer|IBuilderConfig|IOptimizationProfile|INetworkDefinition|INetworkLayer|getBestTactic|"
-    r"Skipping tactic|any implementation for node|Missing scale and zero-point|weights are affected by)"
+    r"Skipping tactic|any implementation for node|Missing scale and zero-point|weights are affected by|requested constraints|"
+    r"issues when converted to FP16|nsupported on DLA|falling back to GPU|iming cache|quantization\.cpp|getter\(i\))"
     r"|(?P<load>deserializeCudaEngine|IRuntime::|plan file|getPluginCreator|parsePlan|failed to load '|"
     r"Unable to load plan)"
     r"|(?P<run>IExecutionContext|executionContext\.cpp|ExecutionContext\.cpp|enqueue|while running \S+ node|"

@@ -424,6 +424,10 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "version", "ExecutionProvider'", r"^(?P<version>\d+\.\d+\.\d+) \['\w+ExecutionProvider'", product="ONNX Runtime"
     ),
+    # TensorRT for RTX alone builds for GPUs that are not there.
+    _s("product", "compute capabilities", r"^Number of target compute capabilities", product="TensorRT-RTX"),
+    _s("product", "legacy CPU-only mode", "legacy", product="TensorRT-RTX"),
+    _s("product", "TensorRT-RTX", "TensorRT-RTX", product="TensorRT-RTX"),
     # --- trtexec
     _s("device", "Selected Device:", r"Selected Device: (?P<name>[^\n]+)"),
     _s("device", "Compute Capability:", r"^Compute Capability: (?P<compute_capability>\d+\.\d+)"),
@@ -474,6 +478,7 @@ _OF_VERBOSE = frozenset(
         "no_implementation",
         "plugin_missing",
         "version",
+        "product",
         "warning",
         "profile_shapes",
     )

@@ -21,7 +21,7 @@ _PROFILED = re.compile(
     r"(.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\) profiling completed in (\S+) seconds\. Fastest Tactic: (\S+) Time: (\S+)$",
     re.DOTALL,
 )
-_CHOSEN = re.compile(r">+ Chose Runner Type: (.+?) Tactic: (\S+)$")
+_CHOSEN = "Chose Runner Type: "
 _SKIPPED_SCRATCH = re.compile(r"Tactic: (\S+) skipped\. Scratch requested: (\d+), available: (\d+)")
 _DEVICE_REQUEST = re.compile(r"Tactic Device request: (\d+) ?(MB|MiB|B)? Available: (\d+) ?(MB|MiB|B)?")
 
@@ -133,11 +133,11 @@ class Tuning:
 
     def chosen(self, text: str) -> Found:
         """``>>> Chose Runner Type: RUNNER Tactic: ID``."""
-        match = _CHOSEN.match(text)
-        if not match:
-            return []
-        fields = {"runner": match[1], "id": match[2], "node": self._node, "formats": self._formats}
-        if (time := self._fastest.get(match[2])) is not None:
+        runner, _, tactic = text.partition(_CHOSEN)[2].rpartition(" Tactic: ")
+        if not runner:
+            return _NONE
+        fields: dict[str, Any] = {"runner": runner, "id": tactic, "node": self._node, "formats": self._formats}
+        if (time := self._fastest.get(tactic)) is not None:
             fields["time_ms"] = time
         return [("chosen_tactic", fields)]
 
