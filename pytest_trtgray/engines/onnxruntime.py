@@ -29,7 +29,8 @@ from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import quiet_import
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.building import primary_context
+from pytest_trtgray.engines.callbacks import deferred_interrupt, logger_of, recorder_of
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
-from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, logger_of, recorder_of, shares_profiles
+from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
@@ -36,7 +37,8 @@ from pytest_trtgray.engines.profiles import check_shapes, requested
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 FREE_MEMORY = "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes."
@@ -380,7 +382,7 @@ class KernelCache:
 
 def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_index: int) -> Any:
     trt = quiet_import(flavour)
-    with SINK.collect("load") as records, primary_context(device_index):
+    with deferred_interrupt(), SINK.collect("load") as records, primary_context(device_index):
         runtime = trt.Runtime(logger_of(flavour))
         runtime.error_recorder = recorder_of(flavour)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
