@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import re
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 
-from pytest_trtgray.logs.records import LogSeverity
+from pytest_trtgray.errors import LogError
+from pytest_trtgray.logs.reader import read_records
 from pytest_trtgray.logs.sink import SINK
 
 _CHUNK = 1 << 24
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ONNXRUNTIME = re.compile(r"^\S+ \S+ \[(?P<letter>[VIWEF]):onnxruntime:[^\]]*\] (?P<text>.*)$", re.DOTALL)
-_LETTERS: dict[str, LogSeverity] = {
-    "V": "verbose",
-    "I": "info",
-    "W": "warning",
-    "E": "error",
-    "F": "internal_error",
-}
+_SHOWN = 1_000
+"""Bytes of something that is no text."""
 
 
 class _StandardError:
@@ -101,7 +95,7 @@ class _StandardError:
                 return
             content = content[: end or len(content)]
             self._read += len(content)
-            _say(content.decode("utf-8", errors="backslashreplace"))
+            _say(content)
 
 
 _STDERR = _StandardError()
@@ -112,8 +106,9 @@ os.register_at_fork(after_in_child=_STDERR.release_child)
 def native_stderr() -> Iterator[None]:
     """Send what native code writes to stderr inside the ``with`` block to the log sink.
 
-    ONNX Runtime's lines keep their severity; any other line becomes a ``stderr`` record of severity
-    ``info``. Nothing is lost when the block raises; a process that is forked inside of it has its stderr back.
+    They are read as a log file is (:func:`~pytest_trtgray.logs.reader.read_records`): ONNX Runtime's messages keep
+    their severity, a line that nobody knows is a ``stderr`` record of severity ``info``. Nothing is lost when the
+    block raises; a process that is forked inside of it has its stderr back.
     """
     _STDERR.enter()
     try:
@@ -122,12 +117,12 @@ def native_stderr() -> Iterator[None]:
         _STDERR.leave()
 
 
-def _say(text: str) -> None:
-    for line in _ANSI.sub("", text).split("\n"):
-        if not line.strip():
-            continue
-        match = _ONNXRUNTIME.match(line)
-        if match:
-            SINK.say(_LETTERS[match["letter"]], "onnxruntime", match["text"])
-        else:
-            SINK.say("info", "stderr", line)
+def _say(content: bytes) -> None:
+    """Send whole lines to the sink as the messages that they are; ONNX Runtime's keep their severity."""
+    text = content.decode("utf-8", errors="backslashreplace").encode()
+    try:
+        for record in read_records(io.BytesIO(text)):
+            if record.message.strip():
+                SINK.take(record)
+    except LogError:  # binary: what it says is lost, that somebody said it is not
+        SINK.say("info", "stderr", repr(content[:_SHOWN])[2:-1])

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 from pytest_trtgray.findings import Finding, errors, failure_message
+from pytest_trtgray.logs.events import Event, EventReader
+from pytest_trtgray.logs.reader import read_records
 from pytest_trtgray.logs.records import Record, errors_of
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
@@ -19,10 +23,22 @@ class Log:
     """What a runtime said about one engine.
 
     Attributes:
-        records: whole messages, in order.
+        records: whole messages, in order; of a huge file all problems and the first of the others.
+        events: what they say.
+        producer: who printed most of the messages.
+        product: ``TensorRT``, ``TensorRT-RTX``, ``ONNX Runtime``, as far as the text says.
+        version: of the product, or empty.
+        phase: the last that was reached: ``parse``, ``build``, ``load``, ``run``.
+        messages: how many there were; more than records for a huge file.
     """
 
     records: tuple[Record, ...]
+    events: tuple[Event, ...] = ()
+    producer: str = ""
+    product: str = ""
+    version: str = ""
+    phase: str = ""
+    messages: int = 0
 
     @property
     def errors(self) -> tuple[Record, ...]:
@@ -49,6 +65,21 @@ class Log:
         failing = errors(self.findings)
         if failing:
             raise AssertionError(failure_message("the log has errors", failing))
+
+
+def read(source: str | Path | BinaryIO) -> Log:
+    """Read a log file.
+
+    Raises:
+        LogError: the file cannot be read, or is not text.
+    """
+    records: list[Record] = []
+    events: list[Event] = []
+    reader = EventReader()
+    for record in read_records(source):
+        records.append(record)
+        events += reader.feed(record)
+    return Log(tuple(records), tuple(events), messages=len(records))
 
 
 def _grouped(records: Iterable[Record], severity: str) -> list[Finding]:

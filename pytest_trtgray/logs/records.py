@@ -12,18 +12,25 @@ SEVERITIES: tuple[LogSeverity, ...] = ("internal_error", "error", "warning", "in
 
 @dataclass(frozen=True)
 class Record:
-    """One whole message; it may have many lines.
+    """One whole message; it may have many lines. Live messages and those read from files are the same type.
 
     Attributes:
         severity: see :data:`SEVERITIES`.
-        producer: ``tensorrt``, ``tensorrt_rtx``, ``onnxruntime``, ``polygraphy``, ``stderr``.
-        message: the text, as said.
-        phase: ``parse``, ``build``, ``load``, ``run``.
-        time_s: seconds since the epoch.
-        thread: identifier of the thread that said it.
+        producer: who printed it: ``tensorrt``, ``tensorrt_rtx``, ``trtexec``, ``polygraphy``, ``onnxruntime``,
+            ``triton``, ``deepstream``, ``torch_tensorrt``, ``tensorrt_llm``, ``jetson``; ``stderr`` for a line
+            that passed by every logger.
+        message: the text, as said; without prefix, colours and the indentation that the printer added.
+        phase: ``parse``, ``build``, ``load``, ``run``; empty before the first.
+        time_s: seconds since the epoch; of a file, its clock read as UTC, 0 where a format has none.
+        thread: identifier of the thread that said it; 0 if unknown.
+        line: number of its first line in the file, from 1; None for a live message.
+        source: ``file:line`` of the C++ source that said it, or empty.
+        function: the C++ function that said it, or empty.
+        tag: what a format says beside the severity: ``TRT`` for TensorRT's own messages in another's log.
+        prefix: what stood before the message in the file, verbatim.
         monotonic_s: when it was said, by a clock that never jumps; only differences mean something. 0 if unknown.
-        details: what came beside the text, by name: of TensorRT's parser ``code``, ``node``, ``node_name``, …;
-            of its error recorder ``code``; of a progress monitor ``step``, ``steps``.
+        details: what came beside the text of a live message, by name: of TensorRT's parser ``code``, ``node``,
+            ``node_name``, …; of its error recorder ``code``; of a progress monitor ``progress``, ``step``, ``steps``.
     """
 
     severity: LogSeverity
@@ -32,6 +39,11 @@ class Record:
     phase: str = ""
     time_s: float = 0.0
     thread: int = 0
+    line: int | None = None
+    source: str = ""
+    function: str = ""
+    tag: str = ""
+    prefix: str = ""
     monotonic_s: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

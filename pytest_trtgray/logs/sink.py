@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_trtgray.logs.buffer import RecordBuffer
@@ -37,25 +37,35 @@ class LogSink:
     def say(self, severity: LogSeverity, producer: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         """Take one message, with what came beside its text."""
         with contextlib.suppress(Exception):
-            rank = _RANK[severity]
-            if not any(rank <= collector.rank for collector in self._collectors):
-                return
-            record = Record(
-                severity,
-                producer,
-                message,
-                self._phase,
-                round(time.time(), 3),
-                threading.get_ident(),
-                monotonic_s=round(time.monotonic(), 6),
-                details=details or {},
-            )
-            with self._lock:
-                for collector in reversed(self._collectors):
-                    if rank <= collector.rank:
-                        collector.records.append(record)
-                    if collector.apart:
-                        break
+            if self._is_wanted(severity):
+                self._hand_out(Record(severity, producer, message, details=details or {}, **self._stamp()))
+
+    def take(self, record: Record) -> None:
+        """Take one message that somebody has read; when and in which phase it was said is noted now."""
+        with contextlib.suppress(Exception):
+            if self._is_wanted(record.severity):
+                self._hand_out(replace(record, line=None, **self._stamp()))
+
+    def _is_wanted(self, severity: LogSeverity) -> bool:
+        rank = _RANK[severity]
+        return any(rank <= collector.rank for collector in self._collectors)
+
+    def _stamp(self) -> dict[str, Any]:
+        return {
+            "phase": self._phase,
+            "time_s": round(time.time(), 3),
+            "monotonic_s": round(time.monotonic(), 6),
+            "thread": threading.get_ident(),
+        }
+
+    def _hand_out(self, record: Record) -> None:
+        rank = _RANK[record.severity]
+        with self._lock:
+            for collector in reversed(self._collectors):
+                if rank <= collector.rank:
+                    collector.records.append(record)
+                if collector.apart:
+                    break
 
     @contextlib.contextmanager
     def collect(
