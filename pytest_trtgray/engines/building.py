@@ -12,9 +12,9 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,11 @@ from pytest_trtgray.engines.model import ShapeProfile, format_shape
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
+from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
 from pytest_trtgray.logs.sink import SINK
+from pytest_trtgray.logs.storage import packed
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 _MAX_KEPT_MESSAGE = 20_000
@@ -68,6 +70,7 @@ class BuildRequest:
         tactic_sources: names of ``TacticSource``; empty for TensorRT's default.
         device: CUDA device on which kernels are tried.
         timing_cache: file that keeps measured kernels from build to build.
+        log_file: where everything that is said goes, chatter included; ``None`` for nowhere.
     """
 
     flavour: Flavour
@@ -78,6 +81,7 @@ class BuildRequest:
     tactic_sources: tuple[str, ...] = ()
     device: int = 0
     timing_cache: Path | None = None
+    log_file: Path | None = None
 
 
 def is_weakly_typed(flavour: Flavour) -> bool:
@@ -92,7 +96,8 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
     """Build an engine with detailed layer information.
 
     Returns:
-        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records``, ``build_s``.
+        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records`` (without the chatter of
+        severity ``verbose``), ``build_s``, ``files``.
 
     Raises:
         EngineError: the model does not parse or does not build; carries the first cause from the log.
@@ -114,17 +119,19 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         raise EngineError(
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
-            + first_cause(records, "no reason given"),
+            + redaction.current()(first_cause(records, "no reason given")),
             "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
         )
-    messages = [record.message for record in records]
-    memory = memory_from_log(messages)
+    memory = memory_from_log(record.message for record in records)
     facts = {
-        "layers": layers_to_rows(layers_from_log(messages)),
+        "layers": layers_to_rows(layers_from_log(record.message for record in records)),
         "memory": {name: value for name, value in vars(memory).items() if value is not None},
         "records": [_kept(record) for record in records if record.severity != "verbose"],
         "build_s": round(time.perf_counter() - started, 3),
     }
+    if request.log_file is not None:
+        _keep_all(records, request.log_file)
+        facts["files"] = [request.log_file.name]
     return engine, facts
 
 
@@ -262,7 +269,10 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     builder, network = backend.trt.create_network(strongly_typed=typed)
     trt.init_libnvinfer_plugins(logger_of(flavour), "")
     parser = trt.OnnxParser(network, logger_of(flavour))
-    is_parsed = parser.parse_from_file(str(model.path))
+    if model.is_renamed:
+        is_parsed = parser.parse(model.proto.SerializeToString(), str(model.path))
+    else:
+        is_parsed = parser.parse_from_file(str(model.path))
     say_parser_errors(flavour, parser)
     if not is_parsed or parser.num_errors:
         raise _BuildStopped("the parser does not take the model")
@@ -395,9 +405,20 @@ def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
 
 
 def _kept(record: Record) -> dict[str, Any]:
-    kept = record.to_dict()
-    kept["message"] = record.message[:_MAX_KEPT_MESSAGE]
-    return kept
+    shortened = replace(record, message=record.message[:_MAX_KEPT_MESSAGE])
+    return redaction.current().record(shortened).to_dict()
+
+
+def _keep_all(records: Iterable[Record], path: Path) -> None:
+    redact = redaction.current().record
+    try:
+        write_atomically(path, packed(map(redact, records)))
+    except OSError as error:
+        raise EngineError(
+            path,
+            f"the log of the build cannot be kept: {error.strerror or error}",
+            "Make room, or ask for less than --trt-log-level=verbose.",
+        ) from error
 
 
 def timing_cache_path(folder: Path, flavour: Flavour, device: int) -> Path | None:

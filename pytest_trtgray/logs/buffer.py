@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
 from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.storage import from_line, to_line
 
 MAX_RECORDS = 50_000
 """In memory. A verbose build of BERT-base says 12,000 to 26,000 messages, ResNet-50 in TensorRT 8.5 35,000."""
@@ -55,6 +55,14 @@ class RecordBuffer(Sequence[Record]):
         self._memory: list[Record] = []
         self._characters = 0
         self._has_disk = True
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> RecordBuffer:
+        """A buffer of records that are there already."""
+        buffer = cls()
+        for record in records:
+            buffer.append(record)
+        return buffer
 
     def append(self, record: Record) -> None:
         """Take one more."""
@@ -105,7 +113,7 @@ class RecordBuffer(Sequence[Record]):
         Raises:
             OSError: there is no room, or no temporary folder.
         """
-        content = b"".join(json.dumps(record.to_dict(), default=str).encode() + b"\n" for record in records)
+        content = b"".join(map(to_line, records))
         segment = self._segment()
         if segment.size + len(content) > MAX_FILE_BYTES:
             raise OSError(errno.EFBIG, f"the temporary file has {MAX_FILE_BYTES >> 20} MiB")
@@ -159,4 +167,4 @@ def _read(segment: _Segment, size: int) -> Iterator[Record]:
         position += len(chunk)
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            yield Record.from_dict(json.loads(line))
+            yield from_line(line)

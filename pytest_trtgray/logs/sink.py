@@ -46,6 +46,11 @@ class LogSink:
             if self._is_wanted(record.severity):
                 self._hand_out(replace(record, line=None, **self._stamp()))
 
+    def replay(self, record: Record) -> None:
+        """Take one message that was said long ago, as it is."""
+        with contextlib.suppress(Exception):
+            self._hand_out(record)
+
     def _is_wanted(self, severity: LogSeverity) -> bool:
         rank = _RANK[severity]
         return any(rank <= collector.rank for collector in self._collectors)
