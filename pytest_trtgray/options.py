@@ -51,7 +51,7 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "trt_redact",
         "linelist",
         [],
-        "Regular expressions, one a line: what they match in a log is REDACTED in reports; with groups, only the groups",
+        "Regular expressions, one a line: what they match in a log becomes REDACTED; with groups, only the groups",
     ),
     (
         "trt_identity",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_trtgray.engines.profiles import ShapeRequest
+    from pytest_trtgray.logs.records import LogSeverity
 
 
 class OptionError(TrtGrayError):
@@ -60,7 +61,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     cache_dir: Path
     tactic_sources: tuple[str, ...]
     identity: tuple[str, ...]
-    log_level: str
+    log_level: LogSeverity
     redaction: bool
     redact: tuple[str, ...]
 
