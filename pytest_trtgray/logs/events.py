@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pytest_trtgray.logs.error_grammar import NodeContext, core_errors, failed_checks
 from pytest_trtgray.logs.records import LogSeverity, Record
-
-PARSER_CODES = (
-    "SUCCESS",
-    "INTERNAL_ERROR",
-    "MEM_ALLOC_FAILED",
-    "MODEL_DESERIALIZE_FAILED",
-    "INVALID_VALUE",
-    "INVALID_GRAPH",
-    "INVALID_NODE",
-    "UNSUPPORTED_GRAPH",
-    "UNSUPPORTED_NODE",
-    "UNSUPPORTED_NODE_ATTR",
-    "UNSUPPORTED_NODE_INPUT",
-    "UNSUPPORTED_NODE_DATATYPE",
-    "UNSUPPORTED_NODE_DYNAMIC",
-    "UNSUPPORTED_NODE_SHAPE",
-    "REFIT_FAILED",
-)
-"""The ONNX parser's error codes; not those of TensorRT's core, which share numbers."""
+from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
+from pytest_trtgray.logs.statements import STATEMENTS
+from pytest_trtgray.logs.tuning import Found, Tuning
+from pytest_trtgray.logs.versions import of_banner
 
 
 @dataclass(frozen=True)
@@ -55,173 +41,176 @@ def events_of(records: Iterable[Record]) -> Iterator[Event]:
     reader = EventReader()
     for record in records:
         yield from reader.feed(record)
+    yield from reader.close()
+
+
+_NOTHING: tuple[Event, ...] = ()
+_KEY = 6  # characters by which a message is looked up
+_MAX_STATEMENT = 4096  # characters of a message in which facts are sought
+# Starts of messages from which nothing is to be learned: most of the lines of a verbose build.
+_CHATTER = ("Searching for input", "Registering ", "Importing initializer", "Running: ", "Registered plugin")
+
+_BANNER = re.compile(
+    r"^(?:&&&& )?(?P<result>RUNNING|PASSED|FAILED|WAIVED|TASK_\w+) (?P<tool>[\w.]+)(?: .*?# (?P<command>.*))?",
+    re.DOTALL,
+)
+_WEIGHTS = re.compile(
+    r"^Weights \[name=(?P<weights>.*)\] had the following issues when converted to (?P<type>\w+)", re.DOTALL
+)
+_WEIGHTS_ISSUE = re.compile(r"^ ?- (?P<issue>(?:Subnormal|Values|Finite|Overflow)\w*[^\n]*)", re.IGNORECASE)
+_AFFECTED = re.compile(r"^ ?- (?P<n>\d+) weights are affected by this issue: (?P<issue>[^\n]*)")
+_ISSUES = (("overflow", "overflow"), ("less than smallest positive", "underflow"), ("ubnormal", "subnormal"))
+
+
+def _issue(text: str) -> str:
+    return next((name for sign, name in _ISSUES if sign in text), text)
+
+
+def _affected(text: str) -> dict[str, Any] | None:
+    match = _AFFECTED.match(text)
+    return {_issue(match["issue"]): int(match["n"])} if match else None
+
+
+# Facts that several messages tell together: how a further one is read, and what the event is called.
+_TOLD_TOGETHER: Mapping[str, tuple[Callable[[str], dict[str, Any] | None], str]] = {
+    "onnx_header": (onnx_header, "onnx_header"),
+    "fp16_weights_summary": (_affected, "fp16_weights_summary"),
+    "perf section": (old_summary, "perf"),
+}
 
 
 class EventReader:
-    """Turns messages into events; remembers what later messages leave out."""
+    """Turns messages into events, one at a time; remembers what later messages leave out."""
 
     def __init__(self) -> None:
-        self._node = _Node()
+        self._node = NodeContext()
+        self._table = ProfileTable()
+        self._open: Event | None = None
+        self._weights = ""
+        tuning = Tuning()
+        self._tuning = tuning
+        self._by_start: dict[str, Callable[[str], Found] | None] = {
+            **{start[:_KEY]: None for start in _CHATTER},
+            "Tactic": tuning.tactic,
+            "Fastest Tactic"[:_KEY]: tuning.fastest,
+            "Set Tactic Name"[:_KEY]: tuning.named,
+            "------": tuning.runner,
+            "======": tuning.costs,
+            "******": tuning.formats,
+            ">>>>>>": tuning.chosen,
+            "Parsing node"[:_KEY]: self._at,
+            "Static check"[:_KEY]: self._at,
+            "Layers:\n"[:_KEY]: layers,
+            "Engine Layer Information"[:_KEY]: self._engine,
+        }
 
-    def feed(self, record: Record) -> list[Event]:
+    def feed(self, record: Record) -> Sequence[Event]:
         """The events of one message."""
-        text = record.message
-        found: list[tuple[str, dict[str, Any]]] = []
-        if "rror" in text:
-            found += _core_errors(text)
-        found += self._parser(text)
-        return [Event(kind, fields, record.line, record.severity) for kind, fields in found]
+        return self.read(record.message, record.severity, record.line)
 
-    def _parser(self, text: str) -> list[tuple[str, dict[str, Any]]]:
-        start = _PARSING.match(text)
-        if start:
-            self._node.inner = (start["name"], start["operator"])
-            return []
-        if "--- Begin node ---" in text:
-            name = _NODE_NAME.search(text)
-            if name:
-                self._node.name = name["plain"] if name["plain"] is not None else name["quoted"]
-            return []
-        while_parsing = _WHILE_PARSING.search(text)
-        if while_parsing:
-            self._node.number = int(while_parsing["number"])
-            self._node.operator = while_parsing["operator"]
-            self._node.name = ""
-            return []
-        found = _PARSER_ERROR.search(text)
-        if found:
-            node, self._node = self._node, _Node(inner=self._node.inner)
-            return [("parser_error", _parser_error(found, node))]
-        found = _PARSER_STATUS.search(text)
-        if found and found["name"] in PARSER_CODES:
-            return [
-                (
-                    "parser_error",
-                    {
-                        "code": PARSER_CODES.index(found["name"]),
-                        "code_name": found["name"],
-                        "node": int(found["node"] or -1),
-                        "node_name": found["node_name"] or "",
-                        "node_operator": found["operator"] or "",
-                        "func": found["func"],
-                        "desc": found["desc"],
-                    },
-                )
-            ]
+    def close(self) -> Sequence[Event]:
+        """What was begun and is complete as nothing follows."""
+        begun, self._open = self._open, None
+        return _NOTHING if begun is None else (begun,)
+
+    def read(self, text: str, severity: LogSeverity, line: int | None = None) -> Sequence[Event]:
+        """:meth:`feed`, without a record."""
+        events: Sequence[Event] = _NOTHING
+        if self._open is not None:
+            more = self._more(text)
+            if more is not None:
+                self._open = more
+                return _NOTHING
+            events = self.close()
+        handler = self._by_start.get(text[:_KEY], self._any)
+        if handler is None:
+            if severity == "verbose":
+                return events
+            handler = self._any
+        found = handler(text)
+        if not found:
+            return events
+        kind, fields = found[0]
+        if kind in _TOLD_TOGETHER:
+            self._open = Event(_TOLD_TOGETHER[kind][1], fields, line, severity)
+            self._continue = _TOLD_TOGETHER[kind][0]
+            return events
+        return [*events, *[Event(kind, fields, line, severity) for kind, fields in found]]
+
+    def _more(self, text: str) -> Event | None:
+        begun = self._open
+        more = self._continue(text)
+        if begun is None or more is None or (more.keys() & begun.fields.keys()) - {"unit"}:
+            return None
+        return replace(begun, fields={**begun.fields, **more})
+
+    def _at(self, text: str) -> Found:
+        self._node.at(text)
         return []
 
+    def _engine(self, text: str) -> Found:
+        return layers(text) if text.startswith("Engine Layer Information") else self._any(text)
 
-@dataclass
-class _Node:
-    """The node that the parser is at."""
+    def _any(self, text: str) -> Found:
+        """Messages that their first characters do not tell."""
+        if "puts: [" in text and "Error" not in text:  # "NODE [Op] inputs: [", the other half of verbose lines
+            return []
+        if " Tactic" in text:
+            if "Set Tactic Name: " in text:
+                return self._tuning.named(text)
+            if "profiling completed in" in text:
+                return self._tuning.profiled(text)
+        if "o valid tactics for" in text:
+            return self._tuning.unfit(text)
+        head = text if len(text) < _MAX_STATEMENT else text[:_MAX_STATEMENT]
+        found = _errors(text) if "Error" in text or "arameter check" in text else []
+        found += self._parser(text)
+        known = {kind for kind, _ in found}
+        for statement in STATEMENTS:
+            if statement.needle in head and statement.kind not in known:
+                fields = statement.read(head)
+                if fields is not None:
+                    found.append((statement.kind, fields))
+                    known.add(statement.kind)
+        return found or self._reports(head)
 
-    number: int = -1
-    name: str = ""
-    operator: str = ""
-    inner: tuple[str, str] = ("", "")
+    def _parser(self, text: str) -> Found:
+        return self._node.read(text[:_MAX_ERROR])
 
-
-_PARSING = re.compile(r"(?:Static check for parsing|Parsing) node: (?P<name>.*) \[(?P<operator>[^\[\]\n]*)\]$", re.DOTALL)
-_WHILE_PARSING = re.compile(r"While parsing node number (?P<number>\d+) \[(?P<operator>[^\s\]]*) -> ")
-_NODE_NAME = re.compile(r'^(?:Node name: (?P<plain>.*)|name: "(?P<quoted>[^"\n]*)")\Z|^name: "(?P<other>[^"\n]*)"$', re.M | re.S)
-_NODE_NAME = re.compile(r'^Node name: (?P<plain>.*)|^ *name: "(?P<quoted>[^"\n]*)"$', re.M | re.S)
-_PARSER_ERROR = re.compile(
-    r"ERROR: (?P<file>.*?):(?P<line>\d+) In function (?P<func>[^\n]*?):\n\s*\[(?P<code>\d+)\] (?P<desc>.*)", re.DOTALL
-)
-_PARSER_STATUS = re.compile(
-    r"(?:In node (?P<node>-?\d+) with name: (?P<node_name>.*?) and operator: (?P<operator>\S*) )?"
-    r"\((?P<func>\w+)\): (?P<name>[A-Z_]{5,}): (?P<desc>.*)",
-    re.DOTALL,
-)
-
-
-def _parser_error(found: re.Match[str], node: _Node) -> dict[str, Any]:
-    code = int(found["code"])
-    name, operator = node.name, node.operator
-    inner_name, inner_operator = node.inner
-    outer: list[str] = []
-    if node.number >= 0 and inner_operator and (inner_name, inner_operator) != (name, operator):
-        # an error inside of a function, an If or a Loop: the header names the outer node only
-        if operator not in ("", inner_operator):
-            outer = [f"{name} ({operator})"]
-            name, operator = inner_name, inner_operator
-    return {
-        "code": code,
-        "code_name": PARSER_CODES[code] if code < len(PARSER_CODES) else "",
-        "node": node.number,
-        "node_name": name,
-        "node_operator": operator,
-        "outer": outer,
-        "func": found["func"],
-        "file": found["file"],
-        "line": int(found["line"]),
-        "desc": found["desc"],
-    }
-
-
-_CORE = re.compile(
-    r"(?:(?:\d+: )?\[(?P<file>[\w./\\-]+\.\w+)::(?P<func>[^\]\n]*?)::(?P<line>\d+)\] |(?P<api>[\w:~<>]+::~?\w+|create\w+): )?"
-    r"Error Code:? (?P<code>\d+): (?P<category>[A-Za-z][\w ]*?) \("
-)
-_CORE7 = re.compile(
-    r"(?P<file>\S[^\n(]*?\.\w+) \((?P<line>\d+)\) - (?P<category>\w+) Error in (?P<func>\S[^\n]*?): (?P<code>-?\d+)(?: \((?P<text>[^\n]*)\))?"
-)
-_IN = re.compile(r" ?In (?P<func>\S+(?: \S+)?) at (?P<file>\S+?):(?P<line>\d+)(?: \(cudaError (?P<cuda>\d+): (?P<cuda_text>[^\n]*?)\))?$")
+    def _reports(self, text: str) -> Found:
+        """Lines of headers, summaries and tables."""
+        header = onnx_header(text)
+        if header is not None:
+            return [("onnx_header", header)]
+        if "weights are affected by" in text and (affected := _affected(text)):
+            return [("fp16_weights_summary", affected)]
+        if is_section(text):
+            return [("perf section", {"metric": text})]
+        if match := _WEIGHTS.match(text):
+            self._weights = match["weights"]
+            return []
+        if self._weights and (match := _WEIGHTS_ISSUE.match(text)):
+            return [("fp16_weights_issue", {"weights": self._weights, "issue": _issue(match["issue"])})]
+        if match := _BANNER.match(text):
+            return [_banner(match, text)]
+        return summary(text) or self._table.read(text)
 
 
-def _core_errors(text: str) -> list[tuple[str, dict[str, Any]]]:
-    found: list[tuple[str, dict[str, Any]]] = []
-    for match in _CORE.finditer(text):
-        message = _in_parentheses(text, match.end())
-        fields: dict[str, Any] = {
-            "api": match["api"] or "",
-            "code": int(match["code"]),
-            "category": match["category"],
-            "message": message,
-            "text": message,
-            "file": (match["file"] or "").replace("\\", "/").rsplit("/", 1)[-1],
-            "func": match["func"] or "",
-            "line": int(match["line"] or 0),
-        }
-        where = _IN.search(message)
-        if where:
-            fields["text"] = message[: where.start()].strip()
-            fields["file"] = where["file"].rsplit("/", 1)[-1]
-            fields["func"] = where["func"]
-            fields["line"] = int(where["line"])
-            if where["cuda"]:
-                fields["cuda_error"] = int(where["cuda"])
-                fields["cuda_text"] = where["cuda_text"]
-        found.append(("core_error", fields))
-    for match in _CORE7.finditer(text):
-        found.append(
-            (
-                "core_error",
-                {
-                    "api": "",
-                    "code": int(match["code"]),
-                    "category": match["category"],
-                    "message": match["text"] or "",
-                    "text": match["text"] or "",
-                    "file": match["file"].replace("\\", "/").rsplit("/", 1)[-1],
-                    "func": match["func"],
-                    "line": int(match["line"]),
-                },
-            )
+_MAX_ERROR = 65_536
+
+
+def _errors(text: str) -> Found:
+    head = text[:_MAX_ERROR]
+    return [*core_errors(head), *failed_checks(head)]
+
+
+def _banner(match: re.Match[str], text: str) -> tuple[str, dict[str, Any]]:
+    fields: dict[str, Any] = {"tool": match["tool"], **of_banner(text)}
+    if match["command"]:
+        fields["command"] = match["command"]
+    if match["result"] == "RUNNING" or match["result"].startswith("TASK_"):
+        return (
+            "trtexec_start" if match["result"] == "RUNNING" else "trtexec_task",
+            {**fields, "state": match["result"]},
         )
-    return found
-
-
-def _in_parentheses(text: str, start: int) -> str:
-    """What stands up to the closing parenthesis of the error, which ends its line or the message."""
-    depth = 1
-    for position in range(start, min(len(text), start + 20_000)):
-        character = text[position]
-        if character == "(":
-            depth += 1
-        elif character == ")":
-            depth -= 1
-            if depth == 0:
-                return text[start:position]
-    end = text.find("\n", start)
-    return text[start:] if end < 0 else text[start:end]
+    return "trtexec_result", {"result": match["result"], **fields}

@@ -181,7 +181,11 @@ FORMATS: tuple[Format, ...] = (
         "a user's own logger, time first",
         "tensorrt",
         b"[0123456789",
-        rb"\[?(?P<time>" + _ISO + rb")\]? ?(?:-|\|)? ?\[?(?P<sev>(?i:" + _WORD + rb"))\]? ?\[?(?P<tag>TRT|TensorRT)\]?:? ?(?:-|\|)? ?",
+        rb"\[?(?P<time>"
+        + _ISO
+        + rb")\]? ?(?:-|\|)? ?\[?(?P<sev>(?i:"
+        + _WORD
+        + rb"))\]? ?\[?(?P<tag>TRT|TensorRT)\]?:? ?(?:-|\|)? ?",
         _WORDS,
     ),
     Format(
@@ -223,7 +227,8 @@ BARE: tuple[Bare, ...] = (
     Bare("stderr", "error", rb"Traceback \(most recent call last\):", bypasses=True),
     Bare("stderr", "error", rb"(?:Segmentation fault|Aborted|Killed|Bus error)\b", bypasses=True),
     Bare("stderr", "error", rb"terminate called |free\(\): |double free |malloc\(\): ", bypasses=True),
-    Bare("onnxruntime", "error", rb"(?:onnxruntime\.capi\.|EXC \w+ |.*?)\[ONNXRuntimeError\] : [1-9]\d* : "),
+    Bare("onnxruntime", "error", rb"onnxruntime\.capi\.", bypasses=True),
+    Bare("onnxruntime", "error", rb".{0,400}?\[ONNXRuntimeError\] : [1-9]\d* : "),
     Bare("onnxruntime", "error", rb"\[ErrorCode:\w+\] |\*{10,} ?EP Error|EP Error ", bypasses=True),
     Bare(
         "tensorrt",

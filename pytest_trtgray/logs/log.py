@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.logs.events import Event, EventReader
-from pytest_trtgray.logs.reader import read_records
-from pytest_trtgray.logs.records import Record, errors_of
+from pytest_trtgray.logs.identity import Identity
+from pytest_trtgray.logs.phases import phase_of
+from pytest_trtgray.logs.reader import Header, messages
+from pytest_trtgray.logs.records import PROBLEMS, Record, errors_of
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
 # "graph.cc:5777 CleanUnused] text" of ONNX Runtime, "ModelImporter.cpp:1071: text" of TensorRT's parser
@@ -29,7 +32,8 @@ class Log:
         product: ``TensorRT``, ``TensorRT-RTX``, ``ONNX Runtime``, as far as the text says.
         version: of the product, or empty.
         phase: the last that was reached: ``parse``, ``build``, ``load``, ``run``.
-        messages: how many there were; more than records for a huge file.
+        messages: how many there were; of a huge file only some are records.
+        counts: how many events of each kind there were; of a huge file only some are events.
     """
 
     records: tuple[Record, ...]
@@ -39,6 +43,7 @@ class Log:
     version: str = ""
     phase: str = ""
     messages: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Record, ...]:
@@ -68,18 +73,73 @@ class Log:
 
 
 def read(source: str | Path | BinaryIO) -> Log:
-    """Read a log file.
+    """Read a log file, of any size, in one pass and bounded memory.
 
     Raises:
         LogError: the file cannot be read, or is not text.
     """
-    records: list[Record] = []
-    events: list[Event] = []
-    reader = EventReader()
-    for record in read_records(source):
-        records.append(record)
-        events += reader.feed(record)
-    return Log(tuple(records), tuple(events), messages=len(records))
+    reader, identity, kept = EventReader(), Identity(), _Kept()
+    producers: Counter[str] = Counter()
+    phase, count = "", 0
+    for header, line, body in messages(source):
+        text = body.decode("utf-8", "surrogateescape")
+        severity = header.severity
+        count += 1
+        phase = phase_of(text, severity, phase)
+        producers[header.producer] += 1
+        kept.message(header, line, body, phase)
+        for event in reader.read(text, severity, line):
+            kept.event(event)
+            identity.event(event)
+        if severity != "verbose":
+            identity.message(text)
+    for event in reader.close():
+        kept.event(event)
+    producer = _main_producer(producers)
+    return Log(
+        records=(*kept.records,),
+        events=(*kept.events,),
+        producer=producer,
+        product=identity.product(producer),
+        version=identity.version,
+        phase=phase,
+        messages=count,
+        counts=dict(kept.counts),
+    )
+
+
+def _main_producer(producers: Counter[str]) -> str:
+    named = [(count, name) for name, count in producers.items() if name != "stderr"]
+    return max(named)[1] if named else "stderr" if producers else ""
+
+
+MAX_KEPT_BYTES = 24 << 20
+"""Of the text of problems, and of the text of the other messages."""
+MAX_KEPT_RECORDS = 20_000
+MAX_KEPT_EVENTS = 20_000
+"""Of one kind."""
+
+
+class _Kept:
+    """What stays in memory of a log."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.events: list[Event] = []
+        self.counts: Counter[str] = Counter()
+        self._left = {True: [MAX_KEPT_RECORDS, MAX_KEPT_BYTES], False: [MAX_KEPT_RECORDS, MAX_KEPT_BYTES]}
+
+    def message(self, header: Header, line: int, body: bytes, phase: str) -> None:
+        left = self._left[header.severity in PROBLEMS]
+        if left[0] > 0 and left[1] > 0:
+            left[0] -= 1
+            left[1] -= len(body)
+            self.records.append(header.record(line, body, phase))
+
+    def event(self, event: Event) -> None:
+        self.counts[event.kind] += 1
+        if self.counts[event.kind] <= MAX_KEPT_EVENTS:
+            self.events.append(event)
 
 
 def _grouped(records: Iterable[Record], severity: str) -> list[Finding]:

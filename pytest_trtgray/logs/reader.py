@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from pytest_trtgray.errors import LogError
 from pytest_trtgray.logs.formats import BARE, FORMATS, WHOLE, Bare, Format
+from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 
 BLOCK_BYTES = 1 << 20
@@ -26,7 +27,9 @@ for _format in FORMATS:
 _BARE = tuple((bare, re.compile(bare.pattern)) for bare in BARE)
 _WHOLE = tuple((start, re.compile(end)) for start, end in WHOLE)
 _SOURCE = re.compile(rb"(?:\[TRT\] )?([\w./-]+\.(?:cpp|hpp|h|cu|cc):\d+): ")
-_ERROR_SOURCE = re.compile(r" ?In (\S[^\n]*?) at (/_src/[^\s:]+:\d+)|\[([\w./\\-]+\.\w+)::([^\]\n]*?)::(\d+)\] Error Code")
+_ERROR_SOURCE = re.compile(
+    r" ?In (\S[^\n]*?) at (/_src/[^\s:]+:\d+)|\[([\w./\\-]+\.\w+)::([^\]\n]*?)::(\d+)\] Error Code"
+)
 _PARSER_SOURCE = re.compile(r"ERROR: ([^\n]*?:\d+) In function ([^\n]*?):\n")
 _CLOCK_JUMP_S = 2 * 3600  # more than the end of summer time
 
@@ -43,8 +46,11 @@ def read_records(source: str | Path | BinaryIO) -> Iterator[Record]:
     Raises:
         LogError: the file cannot be read, or is not text.
     """
+    phase = ""
     for header, line, body in messages(source):
-        yield header.record(line, body)
+        record = header.record(line, body, phase)
+        phase = record.phase
+        yield record
 
 
 class Header:
@@ -74,8 +80,8 @@ class Header:
         self.function = function
         self.thread = thread
 
-    def record(self, line: int, body: bytes) -> Record:
-        """The record of one message."""
+    def record(self, line: int, body: bytes, phase: str) -> Record:
+        """The record of one message, said after others in ``phase``."""
         message = body.decode("utf-8", "surrogateescape")
         source, function = self.source, self.function
         if not source and (b".cpp" in body or b".h" in body):
@@ -84,6 +90,7 @@ class Header:
             severity=self.severity,
             producer=self.producer,
             message=message,
+            phase=phase_of(message, self.severity, phase),
             time_s=self.time_s,
             thread=self.thread,
             line=line,

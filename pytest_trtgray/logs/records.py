@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 LogSeverity = Literal["internal_error", "error", "warning", "info", "verbose"]
 SEVERITIES: tuple[LogSeverity, ...] = ("internal_error", "error", "warning", "info", "verbose")
+PROBLEMS: tuple[LogSeverity, ...] = ("internal_error", "error", "warning")
 
 
 @dataclass(frozen=True)

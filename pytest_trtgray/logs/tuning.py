@@ -1,0 +1,152 @@
+"""Autotuning: which tactics were timed for which node, and which one won."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+Found = list[tuple[str, dict[str, Any]]]
+
+DEAD_TACTICS = ("0xd15ea5edd15ea5ed", "-3360065831133338131")
+"""What TensorRT notes where no tactic worked ("diseased"), as hexadecimal and as decimal number."""
+
+_TIMED = re.compile(r"Tactic: (\S+) [Tt]ime:? (\S+)$")
+_NAMED_TIMED = re.compile(r"Tactic Name: (.*) Tactic: (\S+) Time: (\S+)$", re.DOTALL)
+_SET_NAME = re.compile(r"Set Tactic Name: (\S+)(?: Tactic: (\S+))?")
+_RUNNER = re.compile(r"-+ Timing Runner: (.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\)$", re.DOTALL)
+_COSTS = re.compile(r"=+ Computing (reformatting )?costs(?: for|:)? ?(.*)$", re.DOTALL)
+_FORMATS = re.compile(r"\*+ Autotuning ([\w ]+): ?(.*?) ?\*+$", re.DOTALL)
+_FASTEST = re.compile(r"Fastest Tactic: (\S+) [Tt]ime: (\S+)$")
+_PROFILED = re.compile(
+    r"(.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\) profiling completed in (\S+) seconds\. Fastest Tactic: (\S+) Time: (\S+)$",
+    re.DOTALL,
+)
+_CHOSEN = re.compile(r">+ Chose Runner Type: (.+?) Tactic: (\S+)$")
+_SKIPPED_SCRATCH = re.compile(r"Tactic: (\S+) skipped\. Scratch requested: (\d+), available: (\d+)")
+_DEVICE_REQUEST = re.compile(r"Tactic Device request: (\d+) ?(MB|MiB|B)? Available: (\d+) ?(MB|MiB|B)?")
+
+
+class Tuning:
+    """The place in the autotuning, which TensorRT says once and later messages lack.
+
+    ``tactic``: ``id``, ``time_ms`` (None: it failed, then ``dead``), and where known ``name``, ``node``, ``runner``,
+    ``formats``. ``chosen_tactic``: the winner for one combination of formats, with ``time_ms`` of the fastest.
+    """
+
+    def __init__(self) -> None:
+        self._node = self._runner = self._formats = self._name = self._named_id = ""
+        self._fastest: dict[str, float | None] = {}
+
+    def tactic(self, text: str) -> Found:
+        """Messages that begin with ``Tactic``."""
+        match = _TIMED.match(text)
+        if match:
+            tactic, time = match.group(1, 2)
+            fields = self._timed(tactic, time)
+            if self._named_id == tactic or (self._name and not self._named_id):
+                fields["name"] = self._name
+                self._name = self._named_id = ""
+            return [("tactic", fields)]
+        if match := _NAMED_TIMED.match(text):
+            fields = self._timed(match[2], match[3])
+            fields["name"] = match[1]
+            return [("tactic", fields)]
+        if match := _SKIPPED_SCRATCH.match(text):
+            fields = {"id": match[1], "requested_bytes": int(match[2]), "available_bytes": int(match[3])}
+            return [("tactic_skipped_memory", self._placed(fields))]
+        if match := _DEVICE_REQUEST.match(text):
+            unit = {"MB": 1 << 20, "MiB": 1 << 20}
+            fields = {
+                "request_bytes": int(match[1]) * unit.get(match[2] or "", 1),
+                "available_bytes": int(match[3]) * unit.get(match[4] or "", 1),
+            }
+            return [("tactic_device_request", self._placed(fields))]
+        return []
+
+    def _timed(self, tactic: str, time: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "id": tactic,
+            "time_ms": milliseconds(time),
+            "node": self._node,
+            "runner": self._runner,
+            "formats": self._formats,
+        }
+        if fields["time_ms"] is None or tactic in DEAD_TACTICS:
+            fields["dead"] = True
+        return fields
+
+    def _placed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "node": self._node, "runner": self._runner}
+
+    def named(self, text: str) -> Found:
+        """``NODE Set Tactic Name: NAME Tactic: ID``; its time follows."""
+        if match := _SET_NAME.search(text):
+            self._name, self._named_id = match[1], match[2] or ""
+        return []
+
+    def costs(self, text: str) -> Found:
+        """``=== Computing costs for NODE``."""
+        if match := _COSTS.match(text):
+            self._node, self._formats, self._runner = match[2], "", ""
+            self._fastest.clear()
+        return []
+
+    def formats(self, text: str) -> Found:
+        """``*** Autotuning format combination: A -> B ***``."""
+        if match := _FORMATS.match(text):
+            self._formats, self._runner = match[2], ""
+            self._fastest.clear()
+        return []
+
+    def runner(self, text: str) -> Found:
+        """``--- Timing Runner: NODE (RUNNER[0x…])``."""
+        if match := _RUNNER.match(text):
+            self._node, self._runner = match.group(1, 2)
+            self._name = self._named_id = ""
+        return []
+
+    def fastest(self, text: str) -> Found:
+        """``Fastest Tactic: ID Time: T``."""
+        match = _FASTEST.match(text)
+        return self._profiled(*match.group(1, 2), {}) if match else []
+
+    def profiled(self, text: str) -> Found:
+        """``NODE (RUNNER[0x…]) profiling completed in S seconds. Fastest Tactic: ID Time: T``."""
+        match = _PROFILED.match(text)
+        if not match:
+            return []
+        self._node, self._runner = match.group(1, 2)
+        return self._profiled(match[5], match[6], {"seconds": number(match[4])})
+
+    def _profiled(self, tactic: str, time: str, more: dict[str, Any]) -> Found:
+        fields = self._timed(tactic, time)
+        fields["fastest_tactic"] = fields.pop("id")
+        self._fastest[tactic] = fields["time_ms"]
+        return [("tactic_profiled", {**fields, **more})]
+
+    def chosen(self, text: str) -> Found:
+        """``>>> Chose Runner Type: RUNNER Tactic: ID``."""
+        match = _CHOSEN.match(text)
+        if not match:
+            return []
+        fields = {"runner": match[1], "id": match[2], "node": self._node, "formats": self._formats}
+        if (time := self._fastest.get(match[2])) is not None:
+            fields["time_ms"] = time
+        return [("chosen_tactic", fields)]
+
+    def unfit(self, text: str) -> Found:
+        """``RUNNER has no valid tactics for this config, skipping``; ``Skipping RUNNER: No valid tactics for NODE``."""
+        runner = text.split(" has no valid", 1)[0] if " has no valid" in text else text[9:].split(":", 1)[0]
+        return [("runner_skipped", {"runner": runner, "node": self._node})]
+
+
+def number(text: str) -> float | None:
+    """A number as C++ prints it; None for infinity, NaN and what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+milliseconds = number
