@@ -455,9 +455,7 @@ _REPORT = "Read the message; a rule of your own can name its cause (ini option t
 
 
 def _undiagnosed(statement: _Statement) -> Diagnosis:
-    return Diagnosis(
-        UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),)
-    )
+    return Diagnosis(UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),))
 
 
 def _undiagnosed_finding(errors: Sequence[_Statement]) -> Finding:

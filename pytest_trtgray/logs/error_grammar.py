@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pytest_trtgray.logs.numbers import whole
+
 Fields = dict[str, Any]
 Found = list[tuple[str, Fields]]
 
@@ -76,7 +78,7 @@ def core_errors(text: str) -> Found:
         following = matches[number + 1] if number + 1 < len(matches) else None
         end = text.rfind("\n", match.end(), following.start()) if following else len(text)
         said = text[match.end() : max(end, match.end())]
-        fields: Fields = {"code": int(match["code"]), "category": match["category"]}
+        fields: Fields = {"code": whole(match["code"]), "category": match["category"]}
         if by := _BY.search(text[max(0, match.start() - _MAX_BY) : match.start()]):
             fields |= _present(by.groupdict())
         fields["message"] = fields["text"] = message = _closed(said)
@@ -86,7 +88,7 @@ def core_errors(text: str) -> Found:
         found.append(("core_error", _placed(fields)))
     for match in _CORE7.finditer(text):
         fields = _present(match.groupdict())
-        fields["code"] = int(fields["code"])
+        fields["code"] = whole(fields["code"])
         fields["message"] = fields["text"] = match["text"] or ""
         found.append(("core_error", _placed(fields)))
     return found
@@ -102,7 +104,7 @@ def failed_checks(text: str) -> Found:
             condition = condition[:-1].rstrip()
         fields["condition"] = condition
         if code := re.search(r"Error Code:? (\d+)", text):
-            fields["code"] = int(code[1])
+            fields["code"] = whole(code[1])
         found.append(("param_check_failed", fields))
     return found
 
@@ -116,7 +118,7 @@ def _placed(fields: Fields) -> Fields:
         fields["file"] = fields["file"].replace("\\", "/").rsplit("/", 1)[-1]
     for name in ("line", "cuda_code"):
         if name in fields:
-            fields[name] = int(fields[name])
+            fields[name] = whole(fields[name])
     return fields
 
 
@@ -156,7 +158,7 @@ class NodeContext:
         ``file``, ``line``; ``outer`` if the node is inside of another: ``name (operator)`` of that one.
         """
         if match := _WHILE.search(text):
-            self._number, self._operator, self._name = int(match["number"]), match["operator"], ""
+            self._number, self._operator, self._name = whole(match["number"]), match["operator"], ""
             return []
         if "--- Begin node ---" in text:
             self._dumping = True
@@ -172,7 +174,7 @@ class NodeContext:
             fields = {
                 "code": PARSER_CODES.index(match["code_name"]),
                 "code_name": match["code_name"],
-                "node": int(match["node"] or -1),
+                "node": whole(match["node"], -1),
                 "node_name": match["node_name"] or "",
                 "node_operator": match["operator"] or "",
                 "func": match["func"],
@@ -182,7 +184,7 @@ class NodeContext:
         return []
 
     def _error(self, match: re.Match[str]) -> Fields:
-        code = int(match["code"])
+        code = whole(match["code"])
         fields = {
             "code": code,
             "code_name": PARSER_CODES[code] if code < len(PARSER_CODES) else "",
@@ -192,7 +194,7 @@ class NodeContext:
             "func": match["func"],
             "desc": match["desc"].replace("\n" + match["indent"], "\n"),
             "file": match["file"],
-            "line": int(match["line"]),
+            "line": whole(match["line"]),
         }
         inner = _AT.match(self._at)
         name, operator = (inner["name"], inner["operator"] or "") if inner else ("", "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_trtgray.logs.error_grammar import NodeContext, core_errors, failed_checks
+from pytest_trtgray.logs.numbers import whole
 from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
@@ -79,7 +80,7 @@ def _issue(text: str) -> str:
 
 def _affected(text: str) -> dict[str, Any] | None:
     match = _AFFECTED.match(text)
-    return {_issue(match["issue"]): int(match["n"])} if match else None
+    return {_issue(match["issue"]): whole(match["n"])} if match else None
 
 
 # Facts that several messages tell together: how a further one is read, and what the event is called.

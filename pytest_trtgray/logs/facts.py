@@ -74,9 +74,7 @@ def _time_ratios(placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Eve
             yield position, Event(kind, {"ratio": ratio, "where": metric}, event.line)
 
 
-def _profile_spreads(
-    records: Sequence[Record], placed: Sequence[tuple[int, Event]]
-) -> Iterator[tuple[int, Event]]:
+def _profile_spreads(records: Sequence[Record], placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
     for position, event in placed:
         if event.kind == "profile_shapes":
             sizes = (_volume(event.fields[which].split("x")) for which in ("min", "max"))

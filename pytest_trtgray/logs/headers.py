@@ -6,6 +6,7 @@ import calendar
 import re
 
 from pytest_trtgray.logs.formats import BARE, FORMATS, Format
+from pytest_trtgray.logs.numbers import whole
 from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import PROBLEMS, LogSeverity, Record
 
@@ -164,7 +165,7 @@ def _header(format: Format, match: re.Match[str]) -> Header:
         tag="TRT" if groups.get("inner") else format.tag or groups.get("tag", ""),
         source=groups.get("src", ""),
         function=groups.get("func", ""),
-        thread=int(thread) if thread else 0,
+        thread=whole(thread),
         is_severe=bool(word) or not format.severities,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pytest_trtgray.logs.tuning import Found, number
+from pytest_trtgray.logs.numbers import number, whole
+from pytest_trtgray.logs.tuning import Found
 
 _ONNX = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f]|\[ONNX Layer: |\s|$)", re.DOTALL)
 _PLAIN_LAYER = re.compile(
@@ -70,7 +71,7 @@ def onnx_header(text: str) -> dict[str, Any] | None:
     field = _HEADER_FIELDS[match["name"]]
     value: Any = match["value"].strip()
     if field == "opset" and value.isdigit():
-        value = int(value)
+        value = whole(value)
     return {field: value}
 
 
@@ -156,7 +157,7 @@ class ProfileTable:
     def read(self, text: str) -> Found:
         """A row, or nothing."""
         if match := _PROFILE_HEAD.search(text):
-            self._iterations = int(match["iterations"])
+            self._iterations = whole(match["iterations"])
             return []
         columns = _COLUMN.findall(text)
         if len(columns) >= 4 and "Layer" in columns:

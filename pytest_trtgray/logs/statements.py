@@ -7,17 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_trtgray.logs.tuning import number
-
-MIB = 1 << 20
-
-
-def _mib(text: str) -> int:
-    return round(float(text) * MIB)
+from pytest_trtgray.logs.numbers import mebibytes, number, whole
 
 
 def _shape(text: str) -> list[int]:
-    return [int(part) for part in re.findall(r"-?\d+", text)]
+    return [whole(part) for part in re.findall(r"-?\d+", text)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Statement:
             if value is None:
                 continue
             if name.endswith("_mib"):
-                fields[name[:-4] + "_bytes"] = _mib(value)
+                fields[name[:-4] + "_bytes"] = mebibytes(value)
             else:
                 convert = self.convert.get(name) or _BY_NAME.get(name)
                 fields[name] = convert(value) if convert else value
@@ -58,17 +52,17 @@ class Statement:
 # Groups whose name says what they are.
 _BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "seconds": number,
-    "bytes": int,
-    "requested": int,
-    "layers": int,
-    "n": int,
-    "entries": int,
-    "hits": int,
-    "cuda_code": int,
-    "code": int,
-    "build": int,
+    "bytes": whole,
+    "requested": whole,
+    "layers": whole,
+    "n": whole,
+    "entries": whole,
+    "hits": whole,
+    "cuda_code": whole,
+    "code": whole,
+    "build": whole,
     "shape": _shape,
-    "index": int,
+    "index": whole,
     "value": number,
 }
 
@@ -101,7 +95,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "network_io",
         "network tensors",
         r"Detected (?P<inputs>\d+) inputs? and (?P<outputs>\d+) output",
-        {"inputs": int, "outputs": int},
+        {"inputs": whole, "outputs": whole},
     ),
     _s("unused_input", "nused", r"Unused Input: (?P<tensor>.+)|Input Tensor (?P<name>.+) is unused"),
     _s(
@@ -125,7 +119,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "stage_time",
         "Deserialization required",
         r"(?P<stage>Deserialization) required (?P<seconds>\d+) microseconds",
-        {"seconds": lambda text: int(text) / 1e6},
+        {"seconds": lambda text: whole(text) / 1e6},
     ),
     _s("stage_time", "sec", r"^(?P<stage>Engine (?:deserialized|loaded)) in (?P<seconds>\S+) sec"),
     # --- memory
@@ -152,7 +146,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "layer_memory",
         "ersistent: ",
         r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
-        {"weights": int, "host": int, "device": int, "scratch": int},
+        {"weights": whole, "host": whole, "device": whole, "scratch": whole},
         unit="bytes",
     ),
     _s("engine_loaded", "Loaded engine size", r"Loaded engine size: (?P<size_mib>[\d.]+) MiB"),
@@ -276,7 +270,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "tensor_scale",
         "Inference Tensor scales",
         r"zero-points: (?P<tensor>.+) scale and zero-point Quantization\(scale: \{(?P<scale>[^,}]+).*?zero-point: \{(?P<zero_point>[^,}]+)",
-        {"scale": number, "zero_point": int},
+        {"scale": number, "zero_point": whole},
     ),
     # --- DLA
     _s("dla_fallback", "nsupported on DLA", r"Layer '(?P<layer>.+)' \((?P<type>\w+)\): Unsupported on DLA"),
@@ -315,7 +309,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "serialization_mismatch",
         "Serialized Engine Version",
         r"Current Version: (?P<current>\d+), Serialized Engine Version: (?P<engine>\d+)",
-        {"current": int, "engine": int},
+        {"current": whole, "engine": whole},
     ),
     _s(
         "version_mismatch",
@@ -379,13 +373,13 @@ STATEMENTS: tuple[Statement, ...] = (
         "triton_load_failed",
         "failed to load '",
         r"failed to load '(?P<model>[^']*)' version (?P<version>\d+): (?P<reason>[^\n]*)",
-        {"version": int},
+        {"version": whole},
     ),
     _s(
         "deepstream_error",
         "NvDsInferContext",
         r"Error in NvDsInferContextImpl::(?P<func>\w+)\(\)(?: <(?P<source>[^>]*)>)?(?: \[UID = (?P<uid>\d+)\])?: (?P<text>[^\n]*)",
-        {"uid": int},
+        {"uid": whole},
     ),
     _s(
         "compare_failed",
@@ -397,7 +391,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "accuracy_summary",
         "Accuracy Summary |",
         r"Summary \| (?P<a>.+) vs\. (?P<b>.+?) \| Passed: (?P<passed>\d+)/(?P<total>\d+) iterations",
-        {"passed": int, "total": int},
+        {"passed": whole, "total": whole},
     ),
     _s("values_not_finite", "Detected | One or more", r"(?P<what>NaN|Inf) Detected"),
     _s("command_failed", "FAILED | Runtime:", r"Runtime: (?P<seconds>[\d.]+)s \| Command: (?P<command>[^\n]*)"),
@@ -413,7 +407,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "api_result",
         "parse ",
         r"^(?P<text>parse) (?P<result>True|False) parser errors (?P<errors>\d+)$",
-        {"result": lambda text: text == "True", "errors": int},
+        {"result": lambda text: text == "True", "errors": whole},
     ),
     # --- versions
     _s("version", "Loaded Module:", r"Loaded Module: (?P<module>tensorrt\w*) \| Version: (?P<version>[\d.]+\d)"),
@@ -431,24 +425,24 @@ STATEMENTS: tuple[Statement, ...] = (
     # --- trtexec
     _s("device", "Selected Device:", r"Selected Device: (?P<name>[^\n]+)"),
     _s("device", "Compute Capability:", r"^Compute Capability: (?P<compute_capability>\d+\.\d+)"),
-    _s("trace", "Timing trace has", r"trace has (?P<queries>\d+) queries over (?P<seconds>\S+) s", {"queries": int}),
+    _s("trace", "Timing trace has", r"trace has (?P<queries>\d+) queries over (?P<seconds>\S+) s", {"queries": whole}),
     _s(
         "trace",
         "Warmup completed",
         r"completed (?P<warmup_queries>\d+) queries over (?P<warmup_ms>\S+) ms",
-        {"warmup_queries": int, "warmup_ms": number},
+        {"warmup_queries": whole, "warmup_ms": number},
     ),
     _s(
         "perf_average",
         "Average on",
         r"Average on (?P<runs>\d+) runs - GPU latency: (?P<gpu_ms>\S+) ms(?: - Host latency: (?P<host_ms>\S+) ms)?(?: \((?:end to end (?P<end_to_end_ms>\S+) ms, )?enqueue (?P<enqueue_ms>\S+) ms\))?",
-        {"runs": int, "gpu_ms": number, "host_ms": number, "end_to_end_ms": number, "enqueue_ms": number},
+        {"runs": whole, "gpu_ms": number, "host_ms": number, "end_to_end_ms": number, "enqueue_ms": number},
     ),
     _s(
         "perf_average",
         "Average over",
         r"Average over (?P<runs>\d+) runs is (?P<gpu_ms>\S+) ms(?: \(host walltime is (?P<host_ms>\S+) ms(?:, (?P<percentile>\d+)% percentile time is (?P<percentile_ms>[\d.]*\d))?)?",
-        {"runs": int, "gpu_ms": number, "host_ms": number, "percentile": int, "percentile_ms": number},
+        {"runs": whole, "gpu_ms": number, "host_ms": number, "percentile": whole, "percentile_ms": number},
     ),
     _s("perf_warning", "hroughput may be bound by Enqueue", "Enqueue", kind="enqueue_bound"),
     _s("perf_warning", "hroughput may be bound by host-to-device", "host", kind="h2d_bound"),
