@@ -48,6 +48,13 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
     ),
     (
+        "trt_rules",
+        "args",
+        [],
+        "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
+        "(docs/log-rules.md)",
+    ),
+    (
         "trt_identity",
         "args",
         [],

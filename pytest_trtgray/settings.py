@@ -59,6 +59,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     cache_dir: Path
     tactic_sources: tuple[str, ...]
     identity: tuple[str, ...]
+    rules: tuple[Path, ...]
 
     @property
     def is_used(self) -> bool:
@@ -71,6 +72,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
     Raises:
         OptionError: a value is malformed, two engines have one name, or options contradict each other.
+        RuleError: a file of ``trt_rules`` cannot be used.
     """
     here = config.invocation_params.dir
     option = config.getoption
@@ -111,6 +113,7 @@ def read_settings(config: pytest.Config) -> Settings:
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
         identity=_identity(config.getini("trt_identity")),
+        rules=_rules(tuple(base / path for path in config.getini("trt_rules"))),
     )
 
 
@@ -245,3 +248,12 @@ def _identity(given: list[str]) -> tuple[str, ...]:
     if unknown:
         raise OptionError(f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}.")
     return tuple(given)
+
+
+def _rules(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files of rules, checked: a mistake in one shall not wait for the first log."""
+    if paths:
+        from pytest_trtgray.logs.ruleset import load_rules
+
+        load_rules(paths)
+    return paths
