@@ -233,7 +233,6 @@ STATEMENTS: tuple[Statement, ...] = (
         r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of types (?P<type_a>\w+) and (?P<type_b>\w+)",
     ),
     _s("int64_binding", "Make sure", r"Make sure (?P<io>input|output) (?P<tensor>.+) has Int64 binding"),
-    _s("default_scale", "Setting a default quantization params", r"missing for (?P<tensor>.*)$"),
     _s(
         "overridden_scale",
         "Overriding tensor scales",
@@ -453,4 +452,31 @@ STATEMENTS: tuple[Statement, ...] = (
     _s("perf_warning", "coefficient of variance", r"variance = (?P<cv>[\d.]+)%", {"cv": number}, kind="unstable"),
     _s("perf_warning", "Multiple inference streams are used", "Multiple", kind="multi_stream"),
 )
-"""All kinds, sought in this order in every message that is worth it."""
+"""All kinds, sought in this order."""
+
+_OF_VERBOSE = frozenset(
+    (
+        "layer_count",
+        "fusion",
+        "layer_converted",
+        "stage_time",
+        "mem_usage",
+        "memory",
+        "layer_memory",
+        "tactic_skipped_memory",
+        "tactic_skipped_exception",
+        "workspace_short",
+        "timing_cache",
+        "timing_cache_deleted",
+        "overridden_scale",
+        "tensor_scale",
+        "missing_scale",
+        "no_implementation",
+        "plugin_missing",
+        "version",
+        "warning",
+        "profile_shapes",
+    )
+)
+VERBOSE_STATEMENTS = tuple(statement for statement in STATEMENTS if statement.kind in _OF_VERBOSE)
+"""Those that builders make in verbose messages, which are so many that the others are not sought in them."""
