@@ -25,6 +25,9 @@ _UNSTATED = ("stderr", "jetson")  # producers that print no severity
 _SHOWN_CHARACTERS = 1_000
 _QUOTED_CHARACTERS = 80
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "advice")
+# calls that return something unless they fail, and what they return or raise then
+_RETURNS = re.compile(r"build_(?:serialized_network|engine)|deserialize|parse|create_execution_context|^(?:Builder|Runtime)$")
+_FAILED = re.compile(r"^\W*(?:None|False|RAISED)\b")
 # who said it is no part of what was said: it moves with every release
 _SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
 
@@ -246,7 +249,7 @@ class _Reading:
                 continue  # a report that repeats an error
             if statement.kind == "parser_error":
                 self._at_nodes.append(statement)
-            if statement.severity in _ERRORS and statement.kind in ("", "parser_error"):
+            if _is_failure(statement):
                 self._errors.append(statement)
             for condition, owners in self._index.candidates(statement):
                 found = _holds(condition, statement)
@@ -347,11 +350,18 @@ class _Reading:
         return replace(statement, text=text) if text.strip() else None
 
     def _is_follow_up(self, statement: _Statement) -> bool:
-        return any(_holds(condition, statement) is not None for condition in self._rules.follow_ups)
+        """Whether it says that something failed, and not why."""
+        return statement.kind == "api" or any(_holds(condition, statement) is not None for condition in self._rules.follow_ups)
 
 
 def _is_built(fields: Mapping[str, Any]) -> bool:
-    return "build" in fields["call"] and "None" not in fields["result"] and "RAISED" not in fields["result"]
+    return "build" in fields["call"] and not _FAILED.search(fields["result"])
+
+
+def _is_failure(statement: _Statement) -> bool:
+    if statement.kind == "api":
+        return bool(_RETURNS.search(statement.fields["call"]) and _FAILED.search(statement.fields["result"]))
+    return statement.severity in _ERRORS and statement.kind in ("", "parser_error")
 
 
 Owners = tuple[tuple[int, Rule], ...]
