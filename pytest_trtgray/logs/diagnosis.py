@@ -26,7 +26,9 @@ _SHOWN_CHARACTERS = 1_000
 _QUOTED_CHARACTERS = 80
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "advice")
 # calls that return something unless they fail, and what they return or raise then
-_RETURNS = re.compile(r"build_(?:serialized_network|engine)|deserialize|parse|create_execution_context|^(?:Builder|Runtime)$")
+_RETURNS = re.compile(
+    r"build_(?:serialized_network|engine)|deserialize|parse|create_execution_context|^(?:Builder|Runtime)$"
+)
 _FAILED = re.compile(r"^\W*(?:None|False|RAISED)\b")
 # who said it is no part of what was said: it moves with every release
 _SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
@@ -261,17 +263,18 @@ class _Reading:
 
     def settle(self) -> None:
         """Of the rules that fit a message keep the first, and find out what it is about."""
-        by_position: dict[int, list[_Match]] = {}
+        by_place: dict[tuple[int, bool], list[_Match]] = {}
         for match in self._matches:
             if self._stands(match.rule):
-                by_position.setdefault(match.statement.position, []).append(match)
+                by_place.setdefault((match.statement.position, match.rule.rank == "capture"), []).append(match)
         self._matches = []
-        for matches in by_position.values():
+        for matches in by_place.values():
             best = min(matches, key=lambda match: match.key)
             where = next((match.where for match in matches if match.where and match.order == best.order), "")
             self._matches.append(replace(best, where=where or self._node_of(best.statement)))
         self._matches.sort(key=lambda match: match.key)
-        unknown = [error for error in self._errors if error.position not in by_position]
+        known = {position for position, _ in by_place}
+        unknown = [error for error in self._errors if error.position not in known]
         if self._failures():
             unknown = [error for error in unknown if not self._is_follow_up(error)]
         self.undiagnosed = unknown
@@ -351,7 +354,9 @@ class _Reading:
 
     def _is_follow_up(self, statement: _Statement) -> bool:
         """Whether it says that something failed, and not why."""
-        return statement.kind == "api" or any(_holds(condition, statement) is not None for condition in self._rules.follow_ups)
+        return statement.kind == "api" or any(
+            _holds(condition, statement) is not None for condition in self._rules.follow_ups
+        )
 
 
 def _is_built(fields: Mapping[str, Any]) -> bool:
@@ -495,9 +500,7 @@ _REPORT = "Read the message; a rule of your own can name its cause (ini option t
 
 
 def _undiagnosed(statement: _Statement) -> Diagnosis:
-    return Diagnosis(
-        UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),)
-    )
+    return Diagnosis(UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),))
 
 
 def _undiagnosed_finding(errors: Sequence[_Statement]) -> Finding:

@@ -74,18 +74,16 @@ def _time_ratios(placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Eve
             yield position, Event(kind, {"ratio": ratio, "where": metric}, event.line)
 
 
-def _profile_spreads(
-    records: Sequence[Record], placed: Sequence[tuple[int, Event]]
-) -> Iterator[tuple[int, Event]]:
+def _profile_spreads(records: Sequence[Record], placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
     for position, event in placed:
         if event.kind == "profile_shapes":
-            sizes = (_volume(event.fields[which].split("x")) for which in ("min", "max"))
-            yield from _spread(position, str(event.fields["tensor"]), *sizes, event.line)
+            low, high = (_volume(event.fields[which].split("x")) for which in ("min", "max"))
+            yield from _spread(position, str(event.fields["tensor"]), low, high, event.line)
     for position, record in enumerate(records):
         if "MinShape" in record.message:
             for match in _PROFILE_INFO.finditer(record.message):
-                sizes = (_volume(match[which].split(",")) for which in ("min", "max"))
-                yield from _spread(position, match["tensor"], *sizes, record.line)
+                low, high = (_volume(match[which].split(",")) for which in ("min", "max"))
+                yield from _spread(position, match["tensor"], low, high, record.line)
 
 
 def _spread(position: int, tensor: str, low: int, high: int, line: int | None) -> Iterator[tuple[int, Event]]:

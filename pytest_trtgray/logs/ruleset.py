@@ -136,9 +136,7 @@ class RuleSet:
     follow_ups: tuple[Condition, ...]
 
     def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(
-            self.rules + other.rules, self.noise + other.noise, self.follow_ups + other.follow_ups
-        )
+        return RuleSet(self.rules + other.rules, self.noise + other.noise, self.follow_ups + other.follow_ups)
 
 
 @functools.cache
@@ -260,7 +258,9 @@ def _aside(file: str, entry: Mapping[str, Any], name: str) -> Condition:
 def _conditions(where: _Where, value: Any) -> tuple[Condition, ...]:
     if not isinstance(value, list):
         raise where.error("is no list of conditions")
-    return tuple(_condition(_Where(where.file, where.rule, f"{where.key}[{i}]"), entry) for i, entry in enumerate(value))
+    return tuple(
+        _condition(_Where(where.file, where.rule, f"{where.key}[{i}]"), entry) for i, entry in enumerate(value)
+    )
 
 
 def _condition(where: _Where, value: Any) -> Condition:
