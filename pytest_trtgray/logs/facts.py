@@ -14,7 +14,8 @@ from pytest_trtgray.logs.records import Record
 _SPLICED = re.compile(r"\[[\d/]*(?:-[\d:]*)?\[\d\d/\d\d/\d{4}-\d\d:")
 _BUILT = ("engine_built", "build_time", "engine_size")
 _PROFILE_INFO = re.compile(
-    r"Name: (?P<tensor>[^,\n]+), IOMode: Input\b[^\n]*?MinShape: \[(?P<min>[\d,]*)\][^\n]*?MaxShape: \[(?P<max>[\d,]*)\]"
+    r"Name: (?P<tensor>[^,\n]+), IOMode: Input\b[^\n]*?"
+    r"MinShape: \[(?P<min>[\d,]*)\][^\n]*?MaxShape: \[(?P<max>[\d,]*)\]"
 )
 _HEAVY = re.compile(r"conv|matmul|gemm|matrixmultiply|fullyconnected|linear|dense", re.IGNORECASE)
 

@@ -61,7 +61,8 @@ def silent_findings(facts: BuildFacts) -> tuple[Finding, ...]:
                 f"{facts.precision} was asked for, and no layer computes in it ({used})",
                 "silent.precision",
                 dict(facts.computed_in),
-                "From TensorRT 11 on a precision is part of the model: convert the model, a flag is not there any more.",
+                "Convert the model: from TensorRT 11 on there is no flag for a precision, and code that asks for one "
+                "only where it exists builds FP32.",
             )
         )
     if facts.wanted_provider and facts.providers and facts.providers[0] != facts.wanted_provider:

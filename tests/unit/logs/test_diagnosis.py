@@ -10,15 +10,15 @@ from pytest_trtgray.logs.log import read
 from pytest_trtgray.logs.records import LogSeverity, Record
 
 NO_DRIVER = (
-    "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/common/checkMacros.cpp"
-    ":250 (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
+    "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/checkMacros.cpp:250 "
+    "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
 )
 NO_DRIVER_14 = (
     "[checkMacros.cpp::catchCudaError::229] Error Code 1: Cuda Runtime (In catchCudaError at "
     "/_src/common/dispatch/checkMacros.cpp:229)"
 )
 INVALID_PROFILE = (
-    "IOptimizationProfile::isValid: Error Code 4: API Usage Error (Invalid optimization profiles for input tensors ids, "
+    "IOptimizationProfile::isValid: Error Code 4: API Usage Error (Invalid optimization profiles for input tensors x, "
     "please ensure that the optimization profiles satisfy MIN<=OPT<=MAX. In isValid at /_src/a/b.cpp:367)"
 )
 NO_PROFILE = (
@@ -27,6 +27,21 @@ NO_PROFILE = (
 )
 NO_OUTPUT = "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Network must have at least one output.)"
 SKIPPED = "Error Code: 9: Skipping tactic 0x89c2d153627e52ba due to exception Assertion x failed: out of memory"
+TRUNCATED = (
+    "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion cursor < blobSize failed.)"
+)
+NO_BROADCAST = (
+    "ITensor::getDimensions: Error Code 4: Shape Error (broadcast dimensions must be conformable In op at /_src/a.c:26)"
+)
+IN_PARSER = "ModelImporter.cpp:151: ERROR: ModelImporter.cpp:489 In function parseNode:\n[6] Invalid Node - "
+MAGIC = (
+    "1: [stdArchiveReader.cpp::Init::36] Error Code 1: Serialization (Serialization assertion "
+    "magicTagRead == kMAGIC_TAG failed.Magic tag does not match)"
+)
+INT32_BIAS = (
+    "ITensor::getDimensions: Error Code 4: API Usage Error (a.bias_DequantizeLinear: input has type Int32 but must "
+    "have type FP8, FP4, Int4, or Int8.)"
+)
 COMPLETED = "Engine generation completed in 8.62539 seconds."
 
 
@@ -76,28 +91,23 @@ class TestFirstCause:
 
     @pytest.mark.parametrize("noise", [NO_DRIVER, NO_DRIVER_14])
     def test_a_machine_without_a_driver_adds_noise_to_every_error(self, noise: str) -> None:
-        truncated = "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion cursor < blobSize failed.)"
-
-        assert of(said(noise, truncated, noise)).code == "RT_ENGINE_TRUNCATED"
-        assert rules_of(findings(said(noise, truncated, noise))) == ["log.RT_ENGINE_TRUNCATED"]
+        assert of(said(noise, TRUNCATED, noise)).code == "RT_ENGINE_TRUNCATED"
+        assert rules_of(findings(said(noise, TRUNCATED, noise))) == ["log.RT_ENGINE_TRUNCATED"]
 
     def test_noise_inside_of_a_parser_error_is_noise_too(self) -> None:
-        text = f"ModelImporter.cpp:151: ERROR: ModelImporter.cpp:489 In function parseNode:\n[6] Invalid Node - /a/T\n{NO_DRIVER}"
-        assert of(said(text)).code == "PARSE_INVALID_GRAPH"
+        assert of(said(f"{IN_PARSER}/a/T\n{NO_DRIVER}")).code == "PARSE_INVALID_GRAPH"
 
     def test_without_a_driver_an_engine_cannot_be_loaded(self) -> None:
-        text = "IRuntime::deserializeCudaEngine: Error Code 1: Cuda Runtime (In ScopedCudaStream at /_src/a/cudaResources.cpp:25)"
+        text = "IRuntime::deserializeCudaEngine: Error Code 1: Cuda Runtime (In ScopedCudaStream at /_src/a.cpp:25)"
         assert of(said(text, NO_DRIVER_14)).code == "ENV_NO_CUDA_DRIVER"
 
     def test_it_names_the_node_that_the_parser_was_at(self) -> None:
-        core = "ITensor::getDimensions: Error Code 4: Shape Error (broadcast dimensions must be conformable In op at /_src/a.cpp:2699)"
-        parser = f"ModelImporter.cpp:151: ERROR: ModelImporter.cpp:489 In function parseNode:\n[6] Invalid Node - /blk/Add\n{core}"
         text = said(
-            core,
+            NO_BROADCAST,
             'ModelImporter.cpp:140: While parsing node number 3 [Add -> "y"]:',
             "ModelImporter.cpp:142: --- Begin node ---\nNode name: /blk/Add",
             "ModelImporter.cpp:143: --- End node ---",
-            parser,
+            f"{IN_PARSER}/blk/Add\n{NO_BROADCAST}",
         )
 
         assert (of(text).code, of(text).where) == ("SHAPE_BROADCAST", "/blk/Add")
@@ -124,11 +134,9 @@ class TestErrorsThatAreNone:
         assert of(said(oom), ApiResult("build_serialized_network", "<IHostMemory>")).severity == "error"
 
     def test_a_timing_cache_that_cannot_be_used_stops_nothing(self) -> None:
-        magic = "1: [stdArchiveReader.cpp::Init::36] Error Code 1: Serialization (Serialization assertion magicTagRead == kMAGIC_TAG failed.Magic tag does not match)"
-
-        diagnosis = of(said(magic, "4: The timing cache will not be used!"))
+        diagnosis = of(said(MAGIC, "4: The timing cache will not be used!"))
         assert (diagnosis.code, diagnosis.severity) == ("TIMING_CACHE_INVALID", "warning")
-        assert of(said(magic)).code == "RT_NOT_AN_ENGINE"
+        assert of(said(MAGIC)).code == "RT_NOT_AN_ENGINE"
 
     def test_an_error_before_a_completed_build_is_a_finding_and_no_failure(self) -> None:
         text = said("something new went wrong", ("I", COMPLETED))
@@ -225,7 +233,7 @@ class TestApiResults:
         assert of(text, validity).code == "RT_NOT_AN_ENGINE"
 
     def test_a_core_error_inside_of_a_parser_error(self) -> None:
-        desc = f"Invalid Node - a.bias_DequantizeLinear\nITensor::getDimensions: Error Code 4: API Usage Error (a.bias_DequantizeLinear: input has type Int32 but must have type FP8, FP4, Int4, or Int8.)\n{NO_DRIVER}"
+        desc = f"Invalid Node - a.bias_DequantizeLinear\n{INT32_BIAS}\n{NO_DRIVER}"
         diagnosis = of(b"", ApiResult("parser.parse", "False", [{"code": 6, "desc": desc, "func": "parseNode"}]))
 
         assert (diagnosis.code, diagnosis.where) == ("QUANT_INT32_BIAS_DQ", "a.bias_DequantizeLinear")
