@@ -48,7 +48,7 @@ _WHERE = re.compile(
     r"(?: \(cudaError (?P<cuda_code>\d+): (?P<cuda_text>[^\n]*?)\))?(?: [^\n]*)?$"
 )
 _PARSER = re.compile(
-    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n\s{0,100}\[(?P<code>\d+)\] (?P<desc>.*)",
+    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n(?P<indent> {0,200})\[(?P<code>\d+)\] (?P<desc>.*)",
     re.DOTALL,
 )
 # IParserError as text: Polygraphy and trtexec print it, and the parser itself where it has no node
@@ -57,7 +57,7 @@ _STATUS = re.compile(
     r"\((?P<func>\w+)\): (?P<code_name>[A-Z]+(?:_[A-Z]+)+): (?P<desc>.*)",
     re.DOTALL,
 )
-_DUMPED_NAME = re.compile(r'^(?:Node name: (?P<plain>.*)|name: "(?P<quoted>[^"\n]*)"$)', re.MULTILINE | re.DOTALL)
+_DUMPED_NAME = re.compile(r'^ *(?:Node name: (?P<plain>.*)|name: "(?P<quoted>[^"\n]*)"$)', re.MULTILINE | re.DOTALL)
 _WHILE = re.compile(r"While parsing node number (?P<number>\d+) \[(?P<operator>[^\s\]]*)")
 _AT = re.compile(
     r"(?:Static check for parsing|Parsing) node: (?P<name>.*?)(?: \[(?P<operator>[^\[\]\n]*)\])?$", re.DOTALL
@@ -191,7 +191,7 @@ class NodeContext:
             "node_name": self._name,
             "node_operator": self._operator,
             "func": match["func"],
-            "desc": match["desc"],
+            "desc": match["desc"].replace("\n" + match["indent"], "\n"),
             "file": match["file"],
             "line": int(match["line"]),
         }

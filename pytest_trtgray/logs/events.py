@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_trtgray.logs.error_grammar import NodeContext, core_errors, failed_checks
+from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
 from pytest_trtgray.logs.statements import STATEMENTS, VERBOSE_STATEMENTS, Statement
@@ -93,6 +94,7 @@ class EventReader:
     """Turns messages into events, one at a time; remembers what later messages leave out."""
 
     def __init__(self) -> None:
+        self.phase = ""
         self._node = NodeContext()
         self._table = ProfileTable()
         self._open: Event | None = None
@@ -137,6 +139,7 @@ class EventReader:
             if handler is None:
                 return _NOTHING
         else:
+            self.phase = phase_of(text, severity, self.phase)
             handler = self._by_start.get(text[:_KEY]) or self._any
         found = handler(text)
         if not found:

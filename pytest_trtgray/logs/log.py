@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.logs.events import Event, EventReader
+from pytest_trtgray.logs.headers import Header
 from pytest_trtgray.logs.identity import TELLING, Identity
-from pytest_trtgray.logs.phases import phase_of
-from pytest_trtgray.logs.reader import Header, messages
+from pytest_trtgray.logs.reader import batches
 from pytest_trtgray.logs.records import PROBLEMS, Record, errors_of
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
@@ -80,26 +80,18 @@ def read(source: str | Path | BinaryIO) -> Log:
     """
     reader, identity, kept = EventReader(), Identity(), _Kept()
     producers: Counter[str] = Counter()
-    phase, last, since, count = "", None, 0, 0
-    for header, line, body in messages(source):
-        text = body.decode("utf-8", "surrogateescape")
+    for header, first, texts in batches(source):
         severity = header.severity
-        phase = phase_of(text, severity, phase)
-        count += 1
-        if header is not last:  # thousands of messages in a row share one
-            if last is not None:
-                producers[last.producer] += count - since
-            last, since = header, count
-        if kept.takes_all or severity in PROBLEMS:
-            kept.message(header, line, body, phase)
-        for event in reader.read(text, severity, line):
-            kept.event(event)
-            if event.kind in TELLING:
-                identity.event(event)
-        if severity != "verbose":
-            identity.message(text)
-    if last is not None:
-        producers[last.producer] += count - since + 1
+        producers[header.producer] += len(texts)
+        for line, text in enumerate(texts, first):
+            if kept.takes_all or severity in PROBLEMS:
+                kept.message(header, line, text, reader.phase)
+            for event in reader.read(text, severity, line):
+                kept.event(event)
+                if event.kind in TELLING:
+                    identity.event(event)
+            if severity != "verbose":
+                identity.message(text)
     for event in reader.close():
         kept.event(event)
     producer = _main_producer(producers)
@@ -109,8 +101,8 @@ def read(source: str | Path | BinaryIO) -> Log:
         producer=producer,
         product=identity.product(producer),
         version=identity.version,
-        phase=phase,
-        messages=count,
+        phase=reader.phase,
+        messages=producers.total(),
         counts=kept.counts,
     )
 
@@ -138,12 +130,12 @@ class _Kept:
         self._records = {True: MAX_KEPT_RECORDS, False: MAX_KEPT_RECORDS}
         self._bytes = {True: MAX_KEPT_BYTES, False: MAX_KEPT_BYTES}
 
-    def message(self, header: Header, line: int, body: bytes, phase: str) -> None:
+    def message(self, header: Header, line: int, text: str, phase: str) -> None:
         problem = header.severity in PROBLEMS
         self._records[problem] -= 1
-        self._bytes[problem] -= len(body)
+        self._bytes[problem] -= len(text)
         if self._records[problem] >= 0 and self._bytes[problem] >= 0:
-            self.records.append(header.record(line, body, phase))
+            self.records.append(header.record(line, text, phase))
         elif not problem:
             self.takes_all = False
 

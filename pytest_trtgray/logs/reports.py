@@ -9,7 +9,7 @@ from pytest_trtgray.logs.tuning import Found, number
 
 _ONNX = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f]|\[ONNX Layer: |\s|$)", re.DOTALL)
 _PLAIN_LAYER = re.compile(
-    r"^Layer(?: ?\((?P<layer_type>[\w\[\]]+)\))?: (?P<name>.+?), Tactic: (?P<tactic>-?\w+), (?P<inputs>.*?) ?-> (?P<outputs>.*)$",
+    r"^ *Layer(?: ?\((?P<layer_type>[\w\[\]]+)\))?: (?P<name>.+?), Tactic: (?P<tactic>-?\w+), (?P<inputs>.*?) ?-> (?P<outputs>.*)$",
     re.MULTILINE,
 )
 _TACTIC = re.compile(r", TacticName: ([^,\n]*)")
@@ -28,8 +28,8 @@ def layers(text: str) -> Found:
         found.append(("layer_info", fields))
     if found:
         return found
-    body = re.split(r"\n\n?(?:I/O Tensors|Bindings|Engine Metadata):", text, maxsplit=1)[0]
-    for part in re.split(r"\n(?=Name: )", body)[1:]:
+    body = re.split(r"\n\n? *(?:I/O Tensors|Bindings|Engine Metadata):", text, maxsplit=1)[0]
+    for part in re.split(r"\n *(?=Name: )", body)[1:]:
         name, kind, rest = part.partition(", LayerType: ")
         if not kind:
             continue
