@@ -134,29 +134,27 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _log(arguments: argparse.Namespace) -> int:
-    from pytest_trtgray.findings import errors
-    from pytest_trtgray.logs.log import read
-    from pytest_trtgray.reporting.log_file import as_data, as_text
+    from pytest_trtgray.reporting.log_file import LogReport
 
-    code, found = OK, []
+    code, reports = OK, []
     for name in arguments.files:
         path = Path(name)
         try:
             if arguments.jsonl:
                 _print_messages(path)
                 continue
-            log = read(path)
+            report = LogReport.of(path)
         except TrtGrayError as error:
             print(f"trtgray: {error.message}", file=sys.stderr)
             code = USAGE
             continue
-        code = max(code, DIFFERENT) if errors(log.diagnosed) else code
-        found.append((path, log))
+        code = max(code, DIFFERENT) if report.has_errors else code
+        reports.append(report)
     if arguments.json:
-        data = [as_data(path, log) for path, log in found]
-        print(json.dumps(data if len(arguments.files) > 1 else data[0] if data else None, indent=2, default=str))
-    else:
-        print("\n\n".join(as_text(path, log) for path, log in found))
+        data = [report.to_dict() for report in reports]
+        print(json.dumps(data if len(arguments.files) > 1 else next(iter(data), None), indent=2, default=str))
+    elif reports:
+        print("\n\n".join(report.to_text() for report in reports))
     return code
 
 

@@ -118,7 +118,7 @@ class Rule:
     @property
     def id(self) -> str:
         """What a finding calls it, and what an allow list names."""
-        return self.optimisation or self.code
+        return self.code or self.optimisation
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class _Where:
 
 
 def _rule(file: str, entry: Mapping[str, Any], index: int) -> Rule:
-    name = entry.get("optimisation") or entry.get("code") or index + 1
+    name = entry.get("code") or entry.get("optimisation") or index + 1
     where = _Where(file, f"rule {name}")
     _check_keys(where, entry, _RULE_KEYS)
     texts = {key: _text(where.at(key), entry.get(key, "")) for key in _RULE_TEXTS}
