@@ -26,9 +26,9 @@ from pytest_trtgray.engines.weights import facts_of_build
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.records import LogSeverity, Record, at_least
+from pytest_trtgray.logs.silence import silent_findings
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import unpacked
-from pytest_trtgray.logs.silence import silent_findings
 from pytest_trtgray.vendor import is_installed
 
 Runtime = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]

@@ -43,14 +43,16 @@ _CORE7 = re.compile(
 )
 # up to 7: "Parameter check failed at: ../builder/Network.cpp::addInput::957, condition: isValidDims(dims, …)"
 _CHECK = re.compile(
-    r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: (?P<condition>[^\n]*)"
+    r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: "
+    r"(?P<condition>[^\n]*)"
 )
 _WHERE = re.compile(
     r" ?In (?P<func>[^\s()]\S*(?: \S+)?) at (?P<file>\S+?):(?P<line>\d+)"
     r"(?: \(cudaError (?P<cuda_code>\d+): (?P<cuda_text>[^\n]*?)\))?(?: [^\n]*)?$"
 )
 _PARSER = re.compile(
-    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n(?P<indent> {0,200})\[(?P<code>\d+)\] (?P<desc>.*)",
+    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n(?P<indent> {0,200})\["
+    r"(?P<code>\d+)\] (?P<desc>.*)",
     re.DOTALL,
 )
 # IParserError as text: Polygraphy and trtexec print it, and the parser itself where it has no node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
@@ -96,7 +96,7 @@ class _Assembler:
     def _runs(self, header: Header | None) -> TypeGuard[Header]:
         return header is not None and bool(header.prefix) and header.is_severe and not self._held
 
-    def _run(self, header: Header, block: str, start: int) -> Iterator[Batch]:
+    def _run(self, header: Header, block: str, start: int) -> Generator[Batch, None, int]:
         """Messages that begin with the prefix of the one at hand; returns where the next line begins."""
         separator = "\n" + header.prefix
         end = min(start + self._window, len(block))
@@ -231,7 +231,7 @@ class _Assembler:
         """The message at hand is complete."""
         if self._header is not None:
             if self._ended or self._header.format is None:
-                while len(self._parts) > 1 and not self._parts[-1]:
+                while len(self._parts) > 1 and not self._parts[-1].strip():
                     self._parts.pop()
             text = self._parts[0] if len(self._parts) == 1 else "\n".join(self._parts)
             header, self._header = self._header, None

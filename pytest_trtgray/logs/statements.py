@@ -101,7 +101,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "profile_shapes",
         "optimization profile",
-        r"Set shape of input tensor (?P<tensor>.+) for optimization profile (?P<index>\d+) to: MIN=(?P<min>\S+) OPT=(?P<opt>\S+) MAX=(?P<max>\S+)",
+        r"Set shape of input tensor (?P<tensor>.+) for optimization profile (?P<index>\d+) to: MIN="
+        r"(?P<min>\S+) OPT=(?P<opt>\S+) MAX=(?P<max>\S+)",
     ),
     _s("dynamic_input", "minShape is not the same", r"In input \((?P<tensor>.*)\), minShape"),
     # --- how long
@@ -112,7 +113,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "stage_time",
         "econds",
-        r"^\s*(?P<stage>Graph construction and optimization|Graph construction|Formats and tactics selection|Subgraph compilation|Post Processing Calibration data) (?:completed )?in (?P<seconds>\S+) seconds",
+        r"^\s*(?P<stage>Graph construction and optimization|Graph construction|Formats and tactics selection|"
+        r"Subgraph compilation|Post Processing Calibration data) (?:completed )?in (?P<seconds>\S+) seconds",
     ),
     _s("stage_time", "Graph optimization time", r"^(?P<stage>Graph optimization) time: (?P<seconds>\S+) seconds"),
     _s(
@@ -126,7 +128,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "mem_usage",
         "[MemUsageChange]",
-        r"\[MemUsageChange\] (?P<what>.+): CPU (?P<cpu_delta_mib>[+-]?\d+), GPU (?P<gpu_delta_mib>[+-]?\d+), now: CPU (?P<cpu_now_mib>\d+), GPU (?P<gpu_now_mib>\d+) \(MiB\)",
+        r"\[MemUsageChange\] (?P<what>.+): CPU (?P<cpu_delta_mib>[+-]?\d+), GPU (?P<gpu_delta_mib>[+-]?\d+), "
+        r"now: CPU (?P<cpu_now_mib>\d+), GPU (?P<gpu_now_mib>\d+) \(MiB\)",
     ),
     _s(
         "mem_usage",
@@ -136,7 +139,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "mem_peak",
         "[MemUsageStats]",
-        r"\[MemUsageStats\] Peak memory usage (?:of|during) (?P<what>[^:]+): CPU:? (?P<cpu_mib>\d+) MiB(?:, GPU:? (?P<gpu_mib>\d+) MiB)?",
+        r"\[MemUsageStats\] Peak memory usage (?:of|during) (?P<what>[^:]+): CPU:? (?P<cpu_mib>\d+) MiB(?:, "
+        r"GPU:? (?P<gpu_mib>\d+) MiB)?",
     ),
     _s("memory", " Memory: ", r"^\s*(?P<what>(?:Total|Max) [\w ]*Memory): (?P<bytes>\d+)"),
     _s("memory", " memory ", r"(?P<what>Total per-runner \w+ persistent memory) is (?P<bytes>\d+)"),
@@ -145,7 +149,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "layer_memory",
         "ersistent: ",
-        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
+        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? "
+        r"Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
         {"weights": whole, "host": whole, "device": whole, "scratch": whole},
         unit="bytes",
     ),
@@ -169,7 +174,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "tactic_skipped_memory",
         "Skipping tactic",
-        r"Skipping tactic (?P<id>\S+) due to insuff?icient memory on requested size of (?P<requested>\d+)(?: detected for tactic (?P<tactic>[^.\s]+))?",
+        r"Skipping tactic (?P<id>\S+) due to insuff?icient memory on requested size of (?P<requested>\d+)(?: "
+        r"detected for tactic (?P<tactic>[^.\s]+))?",
     ),
     _s(
         "tactic_skipped_memory",
@@ -219,18 +225,21 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "type_mismatch",
         "first input has type",
-        r"(?P<layer>\w+) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second input has type (?P<type_b>\w+)",
+        r"(?P<layer>\w+) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second "
+        r"input has type (?P<type_b>\w+)",
     ),
     _s(
         "type_mismatch",
         "must have same input types",
-        r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of types (?P<type_a>\w+) and (?P<type_b>\w+)",
+        r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of "
+        r"types (?P<type_a>\w+) and (?P<type_b>\w+)",
     ),
     _s("int64_binding", "Make sure", r"Make sure (?P<io>input|output) (?P<tensor>.+) has Int64 binding"),
     _s(
         "overridden_scale",
         "Overriding tensor scales",
-        r"scales: (?P<tensor>.+?) \[Quantization\(scale: \{(?P<old>[^,}]+).*?using (?P<like>.+?) \[Quantization\(scale: \{(?P<new>[^,}]+)",
+        r"scales: (?P<tensor>.+?) \[Quantization\(scale: \{(?P<old>[^,}]+).*?using (?P<like>.+?) "
+        r"\[Quantization\(scale: \{(?P<new>[^,}]+)",
         {"old": number, "new": number},
     ),
     _warning(
@@ -269,7 +278,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "tensor_scale",
         "Inference Tensor scales",
-        r"zero-points: (?P<tensor>.+) scale and zero-point Quantization\(scale: \{(?P<scale>[^,}]+).*?zero-point: \{(?P<zero_point>[^,}]+)",
+        r"zero-points: (?P<tensor>.+) scale and zero-point Quantization\(scale: \{"
+        r"(?P<scale>[^,}]+).*?zero-point: \{(?P<zero_point>[^,}]+)",
         {"scale": number, "zero_point": whole},
     ),
     # --- DLA
@@ -281,7 +291,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "no_implementation",
         "ould not find any implementation for node",
-        r"(?:Error Code:? (?P<code>\d+): [^\n(]*\()?[^\n]{0,10}[Cc]ould not find any implementation for node (?P<node>.+?)(?:, try increasing|\.?(?:$|\)| In ))",
+        r"(?:Error Code:? (?P<code>\d+): [^\n(]*\()?[^\n]{0,10}[Cc]ould not find any implementation for node "
+        r"(?P<node>.+?)(?:, try increasing|\.?(?:$|\)| In ))",
     ),
     _s(
         "no_implementation",
@@ -358,7 +369,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "ort_error",
         "[ONNXRuntimeError]",
-        r"\[ONNXRuntimeError\] : (?P<code>\d+) : (?P<name>\w+) : (?P<message>(?:[^\n]|\n )*?(?:fused node: (?P<fused_node>\S+)|\Z|\n(?! )))",
+        r"\[ONNXRuntimeError\] : (?P<code>\d+) : (?P<name>\w+) : (?P<message>(?:[^\n]|\n )*?(?:fused node: "
+        r"(?P<fused_node>\S+)|\Z|\n(?! )))",
     ),
     _s("ort_error", "[ErrorCode:", r"\[ErrorCode:(?P<name>\w+)\] .*?(?:Status Message: )(?P<message>[^\n]*)"),
     _s("ep_fallback", "Failed to create ", r"Failed to create (?P<provider>\w+ExecutionProvider)"),
@@ -378,13 +390,15 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "deepstream_error",
         "NvDsInferContext",
-        r"Error in NvDsInferContextImpl::(?P<func>\w+)\(\)(?: <(?P<source>[^>]*)>)?(?: \[UID = (?P<uid>\d+)\])?: (?P<text>[^\n]*)",
+        r"Error in NvDsInferContextImpl::(?P<func>\w+)\(\)(?: <(?P<source>[^>]*)>)?(?: \[UID = "
+        r"(?P<uid>\d+)\])?: (?P<text>[^\n]*)",
         {"uid": whole},
     ),
     _s(
         "compare_failed",
         "FAILED | Output:",
-        r"FAILED \| Output: ['`](?P<output>[^'`]*)['`] \| (?P<reason>[^\n(]*(?:\(rel=(?P<rtol>[^,\n]+), abs=(?P<atol>[^)\n]+)\))?[^\n]*)",
+        r"FAILED \| Output: ['`](?P<output>[^'`]*)['`] \| (?P<reason>[^\n(]*(?:\(rel=(?P<rtol>[^,\n]+), abs="
+        r"(?P<atol>[^)\n]+)\))?[^\n]*)",
         {"rtol": number, "atol": number},
     ),
     _s(
@@ -398,7 +412,9 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "api_result",
         "ailed",
-        r"^(?P<text>Failed to parse onnx file|Parsing model failed|Engine could not be created from network|Building engine failed|Failed to create engine from model(?: or file)?|Engine set up failed|Could not parse ONNX correctly|Invalid Engine[^\n]*|Deserialize engine failed from file[^\n]*)",
+        r"^(?P<text>Failed to parse onnx file|Parsing model failed|Engine could not be created from network|"
+        r"Building engine failed|Failed to create engine from model(?: or file)?|Engine set up failed|Could "
+        r"not parse ONNX correctly|Invalid Engine[^\n]*|Deserialize engine failed from file[^\n]*)",
         result=False,
     ),
     _s("api_result", "Could not parse ONNX correctly", "(?P<text>Could not parse ONNX correctly)", result=False),
@@ -435,13 +451,15 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "perf_average",
         "Average on",
-        r"Average on (?P<runs>\d+) runs - GPU latency: (?P<gpu_ms>\S+) ms(?: - Host latency: (?P<host_ms>\S+) ms)?(?: \((?:end to end (?P<end_to_end_ms>\S+) ms, )?enqueue (?P<enqueue_ms>\S+) ms\))?",
+        r"Average on (?P<runs>\d+) runs - GPU latency: (?P<gpu_ms>\S+) ms(?: - Host latency: (?P<host_ms>\S+) "
+        r"ms)?(?: \((?:end to end (?P<end_to_end_ms>\S+) ms, )?enqueue (?P<enqueue_ms>\S+) ms\))?",
         {"runs": whole, "gpu_ms": number, "host_ms": number, "end_to_end_ms": number, "enqueue_ms": number},
     ),
     _s(
         "perf_average",
         "Average over",
-        r"Average over (?P<runs>\d+) runs is (?P<gpu_ms>\S+) ms(?: \(host walltime is (?P<host_ms>\S+) ms(?:, (?P<percentile>\d+)% percentile time is (?P<percentile_ms>[\d.]*\d))?)?",
+        r"Average over (?P<runs>\d+) runs is (?P<gpu_ms>\S+) ms(?: \(host walltime is (?P<host_ms>\S+) ms(?:, "
+        r"(?P<percentile>\d+)% percentile time is (?P<percentile_ms>[\d.]*\d))?)?",
         {"runs": whole, "gpu_ms": number, "host_ms": number, "percentile": whole, "percentile_ms": number},
     ),
     _s("perf_warning", "hroughput may be bound by Enqueue", "Enqueue", kind="enqueue_bound"),
