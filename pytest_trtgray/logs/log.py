@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +36,7 @@ class Log:
         counts: how many events of each kind there were; of a huge file only some are events.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     events: tuple[Event, ...] = ()
     producer: str = ""
     product: str = ""
