@@ -52,3 +52,7 @@ class BaselineError(TrtGrayError):
     def message(self) -> str:
         """The reason first: a test's summary line has no room for a path before it."""
         return "\n  ".join(part for part in (self.reason, self.thing, self.remedy) if part)
+
+
+class LogError(TrtGrayError):
+    """A log cannot be read."""
