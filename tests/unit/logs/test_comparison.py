@@ -15,7 +15,7 @@ def of(*lines: str) -> Log:
 def trtexec(version: str, median: float) -> Log:
     return of(
         f"&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] # trtexec --onnx=m.onnx",
-        f"{STAMP}[I] GPU Compute Time: min = 1 ms, max = 9 ms, mean = 2 ms, median = {median} ms, percentile(99%) = 9 ms",
+        f"{STAMP}[I] GPU Compute Time: min = 1 ms, max = 9 ms, mean = 2 ms, median = {median} ms, percentile(99%) = 9",
     )
 
 

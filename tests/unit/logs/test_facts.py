@@ -13,7 +13,9 @@ SUMMARY = """[I] === Performance summary ===
 [I] H2D Latency: min = 0.1 ms, max = 2 ms, mean = {copy} ms, median = {copy} ms, percentile(99%) = 2 ms
 [I] GPU Compute Time: min = 1 ms, max = 1 ms, mean = 1 ms, median = 1 ms, percentile(99%) = 1 ms
 """
-MISSING = "[TRT] [W] Missing scale and zero-point for tensor {}, expect fall back to non-int8 implementation for any layer"
+MISSING = (
+    "[TRT] [W] Missing scale and zero-point for tensor {}, expect fall back to non-int8 implementation for any layer"
+)
 LAYERS = """[TRT] [V] Engine Layer Information:
 Layer(CaskConvolution): /a/Conv, Tactic: 0x1, x[Int8(1,3,8,8)] -> /a/Conv_output_0[Int8(1,3,8,8)]
 Layer(CaskConvolution): /b/Conv, Tactic: 0x2, /a/Conv_output_0[Int8(1,3,8,8)] -> b[Half(1,3,8,8)]
