@@ -15,8 +15,14 @@ from pytest_trtgray.state import trt_session
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
-    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.instruments import (
+        Comparer,
+        EngineFactory,
+        LogReader,
+        Profiler,
+        ShadowFactory,
+        StructureOf,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +63,11 @@ def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
 
 
 @pytest.fixture(scope="session")
-def trt_log() -> Callable[[Engine], Log]:
+def trt_log(pytestconfig: pytest.Config) -> LogReader:
     """What the runtime said while it built and loaded an engine: ``trt_log(engine).check()``."""
-    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.instruments import LogReader
 
-    return lambda engine: Log(tuple(engine.records))
+    return LogReader(trt_session(pytestconfig))
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.findings import Finding
+    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.logs.records import LogSeverity
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.profile import Profile
     from pytest_trtgray.timing.session import FirstCall, Plan
 
 Shapes = Mapping[str, tuple[int, ...]]
+LOG_LEVELS: tuple[LogSeverity, ...] = ("warning", "info", "verbose")
 RANDOM_CALIBRATION = 4
 """Seeded inputs for a calibration to which the test gives none."""
 
@@ -44,6 +47,7 @@ class EngineFactory:
         min_shapes: str = "",
         opt_shapes: str = "",
         max_shapes: str = "",
+        log: str = "",
     ) -> Engine:
         """Build or load an engine; the same arguments give the same engine within a run.
 
@@ -62,6 +66,8 @@ class EngineFactory:
             opt_shapes: optimal shapes.
             max_shapes: largest shapes. Without the three, those of the command line if they are for this
                 model's inputs.
+            log: what is kept of the log for ``trt_log``: ``warning``, ``info`` or ``verbose``; as
+                ``--trt-log-level`` by default.
 
         Raises:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
@@ -87,7 +93,13 @@ class EngineFactory:
         )
         feeds = feeds or (_random_feeds(file, shapes) if precision in CALIBRATED else ())
         return self._session.load(
-            file, name=name, runtime=runtime, shapes=shapes, precision=precision, calibration=feeds
+            file,
+            name=name,
+            runtime=runtime,
+            shapes=shapes,
+            precision=precision,
+            calibration=feeds,
+            log_level=_log_level(log) if log else None,
         )
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
@@ -99,6 +111,25 @@ class EngineFactory:
         if not requests or is_engine_file(file):
             return ()
         return fitting_requests(open_model(file).inputs, requests)
+
+
+class LogReader:
+    """What the fixture ``trt_log`` gives."""
+
+    def __init__(self, session: TrtSession) -> None:
+        self._session = session
+
+    def __call__(self, engine: Engine, level: str = "") -> Log:
+        """What the runtime said while it built and loaded an engine.
+
+        Args:
+            engine: of ``trt_engine`` or ``trt_build``.
+            level: the least severity: ``warning``, ``info`` or ``verbose``; all that was kept by default. An engine
+                whose chatter was not kept is built once more for ``verbose``; the cache keeps that one too.
+        """
+        from pytest_trtgray.logs.log import Log
+
+        return Log(self._session.log_of(engine, _log_level(level)) if level else engine.records)
 
 
 class ShadowFactory:
@@ -329,6 +360,13 @@ class StructureOf:
         from pytest_trtgray.checks import BaselineCheck
 
         return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
+
+
+def _log_level(text: str) -> LogSeverity:
+    for level in LOG_LEVELS:
+        if text == level:
+            return level
+    raise TrtGrayError("log", f"has no level {text!r}", f"Choose one of {', '.join(LOG_LEVELS)}.")
 
 
 def _check_not_built(file: Path, precision: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args"]
+IniType = Literal["string", "float", "int", "args", "linelist"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -46,6 +46,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "args",
         [],
         "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
+    ),
+    (
+        "trt_redact",
+        "linelist",
+        [],
+        "Regular expressions, one a line: what they match in a log becomes REDACTED; with groups, only the groups",
     ),
     (
         "trt_rules",
@@ -178,7 +184,22 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE.html",
         help="(Reserved) write a self-contained HTML report",
     )
-    add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
+    add(
+        "--trt-json",
+        metavar="FILE",
+        help="Write all verdicts and findings as JSON, and what the runtimes said beside it as JSON Lines",
+    )
+    add(
+        "--trt-log-level",
+        choices=("warning", "info", "verbose"),
+        default="info",
+        help="What is kept of the runtimes' logs. Default: info; verbose builds engines anew, once",
+    )
+    add(
+        "--trt-no-redaction",
+        action="store_true",
+        help="Leave user names, home folders, hosts, addresses and secrets in what is reported of logs",
+    )
     add(
         "--trt-history",
         action=_NotYet,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_eng
 from pytest_trtgray.engines.precision import calibration_digest
 from pytest_trtgray.errors import NotRunnableError
 from pytest_trtgray.findings import Finding
+from pytest_trtgray.logs import redaction
+from pytest_trtgray.logs.records import SEVERITIES, LogSeverity, Record, at_least
 from pytest_trtgray.logs.ruleset import RuleSet, load_rules
 from pytest_trtgray.preflight import admit
 from pytest_trtgray.reporting.results import PROPERTY
@@ -84,6 +86,7 @@ class TrtSession:
         shapes: Sequence[Any] = (),
         precision: str = "",
         calibration: Sequence[Feed] = (),
+        log_level: LogSeverity | None = None,
     ) -> Engine:
         """Build or load an engine, once a run.
 
@@ -100,13 +103,30 @@ class TrtSession:
             precision=precision,
             calibration=tuple(calibration),
             tactic_sources=self.settings.tactic_sources,
+            log_level=log_level or self.settings.log_level,
         )
-        key = (str(path), name, f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)}")
+        asked = f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)} {options.log_level}"
+        key = (str(path), name, asked)
         if key not in self._engines:
             if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
                 self.written.append(str(written))
             self._engines[key] = load_engine(path, options, name=name, onnx=self.settings.onnx)
         return self._engines[key]
+
+    def log_of(self, engine: Engine, level: LogSeverity) -> Sequence[Record]:
+        """What was said while an engine was built and loaded; it is built once more if less than that was kept.
+
+        Raises:
+            TrtGrayError: more is asked for than was kept, and nobody knows what the engine was made from.
+        """
+        if engine.source is None or SEVERITIES.index(level) <= SEVERITIES.index(engine.source.options.log_level):
+            return at_least(engine.records, level)
+        source = engine.source
+        key = (str(source.path), source.name, f"{source.options!r} {level}")
+        if key not in self._engines:
+            options = replace(source.options, log_level=level)
+            self._engines[key] = load_engine(source.path, options, name=source.name, onnx=source.onnx)
+        return self._engines[key].records
 
     def shadow_of(self, path: Path, *, on: str = "", shapes: Sequence[Any] = ()) -> Shadow:
         """The FP32 reference of a model, loaded once a run.
@@ -176,7 +196,8 @@ class TrtSession:
                findings: Sequence[Finding] = (), **numbers: Any) -> None:  # fmt: skip
         """Add one check to a test's record."""
         info = engine.info if engine else None
-        findings = (*findings, *(engine.findings if engine else ()))
+        redact = redaction.current()
+        findings = [redact.finding(finding) for finding in (*findings, *(engine.findings if engine else ()))]
         for finding in findings:
             self.config.hook.pytest_trt_finding(item=item, finding=finding)
         self.record(item).checks.append(
@@ -186,7 +207,7 @@ class TrtSession:
                 "runtime": f"{info.runtime} {info.version}" if info else "",
                 "device": info.device.name if info and info.device else "",
                 "outcome": outcome,
-                "summary": summary,
+                "summary": redact(summary),
                 "findings": [finding.to_dict() for finding in findings],
                 "notes": list(engine.notes) if engine else [],
                 **numbers,

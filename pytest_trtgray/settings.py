@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_trtgray.engines.profiles import ShapeRequest
+    from pytest_trtgray.logs.records import LogSeverity
 
 
 class OptionError(TrtGrayError):
@@ -59,6 +61,9 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     cache_dir: Path
     tactic_sources: tuple[str, ...]
     identity: tuple[str, ...]
+    log_level: LogSeverity
+    redaction: bool
+    redact: tuple[str, ...]
     rules: tuple[Path, ...]
 
     @property
@@ -113,6 +118,9 @@ def read_settings(config: pytest.Config) -> Settings:
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
         identity=_identity(config.getini("trt_identity")),
+        log_level=option("trt_log_level"),
+        redaction=not option("trt_no_redaction"),
+        redact=_patterns(config.getini("trt_redact")),
         rules=_rules(tuple(base / path for path in config.getini("trt_rules"))),
     )
 
@@ -247,6 +255,21 @@ def _identity(given: list[str]) -> tuple[str, ...]:
     unknown = sorted(set(given) - set(FIELDS))
     if unknown:
         raise OptionError(f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}.")
+    return tuple(given)
+
+
+def _patterns(given: list[str]) -> tuple[str, ...]:
+    for pattern in given:
+        try:
+            matches_nothing = re.compile(pattern).fullmatch("") is not None
+        except re.error as error:
+            raise OptionError(
+                f"trt_redact = {pattern}",
+                f"is no regular expression: {error}",
+                "Write one a line, in the syntax of Python's re; a backslash before what is meant literally.",
+            ) from None
+        if matches_nothing:
+            raise OptionError(f"trt_redact = {pattern}", "matches the empty text, that is everywhere", "Ask for more.")
     return tuple(given)
 
 

@@ -80,12 +80,18 @@ class OnnxNode:
 
 
 class OnnxModel:
-    """A checked ONNX file; weights are read only where needed.
+    r"""A checked ONNX file; weights are read only where needed.
+
+    Names that are no UTF-8 have escapes in the place of their bytes (``caf\xe9``), here and in what the runtimes get:
+    their Python bindings drop every message with such a name.
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
         original: the user's file, where ``path`` was made from it and lies in the cache.
         made: how, such as ``converted to fp16``.
+
+    Attributes:
+        is_renamed: whether names were escaped, so that the file is not what a runtime should read.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
@@ -95,6 +101,7 @@ class OnnxModel:
         self.path = Path(path)
         self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self.is_renamed = _make_legible(self.proto)
         self._made = made
         _check_external_data(self.path, self.proto)
 
@@ -303,6 +310,42 @@ def _load_proto(path: Path) -> Any:
         what = _unreadable(path, "no IR version or opset") if headless else "has no nodes"
         raise ModelError(path, what, "Export it again and check it with onnx.checker.")
     return proto
+
+
+def _make_legible(message: Any) -> bool:
+    """Escape texts that are no UTF-8, in place; whether there were any. Protocol buffers give them as bytes."""
+    changed = False
+    for name, is_text in _texts_and_messages(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, bytes):
+            setattr(message, name, _escaped(value))
+            changed = True
+        elif isinstance(value, str):
+            continue
+        elif is_text:
+            for index, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[index] = _escaped(text)
+                    changed = True
+        elif hasattr(value, "DESCRIPTOR"):
+            changed |= message.HasField(name) and _make_legible(value)
+        else:
+            for inner in value:
+                changed |= _make_legible(inner)
+    return changed
+
+
+@functools.lru_cache(maxsize=256)
+def _texts_and_messages(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """Fields of a message that are texts, and those that may hold some; weights are neither."""
+    from google.protobuf.descriptor import FieldDescriptor
+
+    kinds = {FieldDescriptor.TYPE_STRING: True, FieldDescriptor.TYPE_MESSAGE: False}
+    return tuple((field.name, kinds[field.type]) for field in descriptor.fields if field.type in kinds)
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", errors="backslashreplace")
 
 
 def _unreadable(path: Path, error: str) -> str:

@@ -34,7 +34,7 @@ from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
 from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import quiet_import
 
 PRECISIONS: Mapping[str, str] = {

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.building import primary_context
+from pytest_trtgray.engines.callbacks import deferred_interrupt, logger_of, recorder_of
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
-from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, logger_of, recorder_of, shares_profiles
+from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
@@ -35,8 +36,10 @@ from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes, requested
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
+from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import LogSeverity, Record
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 FREE_MEMORY = "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes."
@@ -52,9 +55,11 @@ class TensorRTEngine(Engine):
         model: the ONNX model behind it, if known: input limits, and tensor specs without a GPU.
         profiles: of the build; read from the engine where there is a GPU.
         facts: what :func:`build` told, if it was built here.
+        records: what the build said, if it was built here; what loading says is added.
         targets: the hardware it was built for.
         notes: what was assumed about the profiles.
         device_index: CUDA device.
+        log_level: what is kept of what TensorRT says.
 
     Raises:
         EngineError: damaged, made by another version, or refused by TensorRT.
@@ -70,9 +75,11 @@ class TensorRTEngine(Engine):
         model: OnnxModel | None = None,
         profiles: tuple[ShapeProfile, ...] = (),
         facts: Mapping[str, Any] | None = None,
+        records: RecordBuffer | None = None,
         targets: str = "",
         notes: tuple[str, ...] = (),
         device_index: int = 0,
+        log_level: LogSeverity = "info",
     ) -> None:
         self.path = path
         self.model = model
@@ -90,9 +97,9 @@ class TensorRTEngine(Engine):
             "" if device else f"running a {PRODUCT[flavour]} engine needs a GPU: " + no_gpu_reason(device_index)
         )
         self._engine: Any = None
-        loaded: tuple[Record, ...] = ()
+        said = RecordBuffer() if records is None else records
         if device is not None:
-            with SINK.collect("load") as collected, native_stderr():
+            with SINK.collect("load", level=log_level) as loaded, native_stderr():
                 try:
                     self._engine = _deserialize(path, flavour, self.header, device_index)
                 except EngineError as error:
@@ -100,11 +107,9 @@ class TensorRTEngine(Engine):
                         raise
                     # What was built here can still be looked at (RTX 1.7 builds on any GPU and runs on few).
                     self.blocked = error.reason
-            loaded = tuple(collected)
-        self.records: Sequence[Record] = (
-            *(Record.from_dict(record) for record in self._facts.get("records", ())),
-            *loaded,
-        )
+            for record in loaded:
+                said.append(record)
+        self.records: Sequence[Record] = said
         # The model knows more: symbols such as "batch", and which values an input takes.
         inputs = model.inputs if model else self._specs("INPUT") if self._engine else ()
         outputs = model.outputs if model else self._specs("OUTPUT") if self._engine else ()
@@ -380,7 +385,7 @@ class KernelCache:
 
 def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_index: int) -> Any:
     trt = quiet_import(flavour)
-    with SINK.collect("load") as records, primary_context(device_index):
+    with deferred_interrupt(), SINK.collect("load") as records, primary_context(device_index):
         runtime = trt.Runtime(logger_of(flavour))
         runtime.error_recorder = recorder_of(flavour)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_trtgray.logs.error_grammar import NodeContext, core_errors, failed_checks
+from pytest_trtgray.logs.numbers import whole
 from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
@@ -79,7 +80,7 @@ def _issue(text: str) -> str:
 
 def _affected(text: str) -> dict[str, Any] | None:
     match = _AFFECTED.match(text)
-    return {_issue(match["issue"]): int(match["n"])} if match else None
+    return {_issue(match["issue"]): whole(match["n"])} if match else None
 
 
 # Facts that several messages tell together: how a further one is read, and what the event is called.
@@ -106,7 +107,7 @@ class EventReader:
             "Tactic": tuning.tactic,
             "Fastest Tactic"[:_KEY]: tuning.fastest,
             "Set Tactic Name"[:_KEY]: tuning.named,
-            "------": tuning.runner,
+            "------": self._dashes,
             "======": tuning.costs,
             "******": tuning.formats,
             ">>>>>>": tuning.chosen,
@@ -161,8 +162,13 @@ class EventReader:
         return replace(begun, fields={**begun.fields, **more})
 
     def _at(self, text: str) -> Found:
+        self.phase = "parse"
         self._node.at(text)
-        return []
+        return _NONE
+
+    def _dashes(self, text: str) -> Found:
+        self.phase = phase_of(text, "verbose", self.phase)
+        return self._tuning.runner(text)
 
     def _setting(self, text: str) -> Found:
         default = text.startswith("Setting a default quantization params")
@@ -173,6 +179,7 @@ class EventReader:
 
     def _verbose(self, text: str) -> Found:
         """Verbose messages that their first characters do not tell; most name a node first."""
+        self.phase = phase_of(text, "verbose", self.phase)
         if "puts: [" in text and "Error" not in text:  # "NODE [Op] inputs: [", the other half of the parser's
             return _NONE
         if " Set Tactic Name: " in text:

@@ -232,7 +232,8 @@ BARE: tuple[Bare, ...] = (
     Bare(
         "tensorrt",
         "error",
-        r"(?:\d+: )?\[[\w./\\-]+\.(?:cpp|h|hpp|cu|cc)::[^\]\n]*::\d+\] Error Code:? \d+|[\w:~<>`' -]+::\w+: Error Code:? \d+",
+        r"(?:\d+: )?\[[\w./\\-]+\.(?:cpp|h|hpp|cu|cc)::[^\]\n]*::\d+\] Error Code:? \d+|[\w:~<>`' -]+::\w+: "
+        r"Error Code:? \d+",
     ),
     Bare("deepstream", "error", r"(?:\*\* )?ERROR: "),
     Bare("deepstream", "warning", r"(?:\*\* )?WARNING: "),

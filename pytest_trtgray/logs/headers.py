@@ -6,8 +6,9 @@ import calendar
 import re
 
 from pytest_trtgray.logs.formats import BARE, FORMATS, Format
+from pytest_trtgray.logs.numbers import whole
 from pytest_trtgray.logs.phases import phase_of
-from pytest_trtgray.logs.records import LogSeverity, Record
+from pytest_trtgray.logs.records import PROBLEMS, LogSeverity, Record
 
 MAX_PREFIX = 1000
 """Characters of a line in which a prefix is sought; ONNX Runtime names whole C++ functions."""
@@ -26,9 +27,21 @@ class Header:
     Attributes:
         prefix: the text itself, empty for a message without.
         format: None for a message without prefix.
+        is_severe: whether the prefix tells the severity, so that messages which share it share that.
     """
 
-    __slots__ = ("format", "function", "prefix", "producer", "severity", "source", "tag", "thread", "time_s")
+    __slots__ = (
+        "format",
+        "function",
+        "is_severe",
+        "prefix",
+        "producer",
+        "severity",
+        "source",
+        "tag",
+        "thread",
+        "time_s",
+    )
 
     def __init__(
         self,
@@ -42,6 +55,7 @@ class Header:
         source: str = "",
         function: str = "",
         thread: int = 0,
+        is_severe: bool = True,
     ) -> None:
         self.prefix = prefix
         self.format = format
@@ -52,6 +66,7 @@ class Header:
         self.source = source
         self.function = function
         self.thread = thread
+        self.is_severe = is_severe
 
     def record(self, line: int, message: str, phase: str) -> Record:
         """The record of one message, said after others in ``phase``."""
@@ -103,6 +118,21 @@ class Headers:
                 return self._known.get(match[0]) or self._read(format, match)
         return None
 
+    def judged(self, header: Header, message: str) -> Header:
+        """The header of a message whose prefix tells no severity, with that of its text."""
+        bare = bare_header(message)
+        if bare.severity not in PROBLEMS:
+            return header
+        return Header(
+            header.prefix,
+            header.format,
+            header.producer,
+            bare.severity,
+            time_s=header.time_s,
+            tag=header.tag,
+            is_severe=False,
+        )
+
     def _read(self, format: Format, match: re.Match[str]) -> Header:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
@@ -135,7 +165,8 @@ def _header(format: Format, match: re.Match[str]) -> Header:
         tag="TRT" if groups.get("inner") else format.tag or groups.get("tag", ""),
         source=groups.get("src", ""),
         function=groups.get("func", ""),
-        thread=int(thread) if thread else 0,
+        thread=whole(thread),
+        is_severe=bool(word) or not format.severities,
     )
 
 

@@ -18,14 +18,12 @@ _OF_PRODUCER = {
     "": "",
 }
 _OF_MODULE = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt_lean": "TensorRT lean runtime"}
-# TensorRT for RTX alone builds for a GPU that is not there.
-_RTX = re.compile(r"TensorRT-RTX|TensorRT for RTX|Number of target compute capabilities|Using legacy CPU-only mode")
 _CALIBRATOR = re.compile(r"TRT-(\d{4,6})-")
 _BANNER, _MODULE, _CACHE, _MISMATCH = 4, 3, 2, 1  # how much a source of the version is trusted
 
 
 TELLING = frozenset(
-    ("version", "version_mismatch", "calibration_cache", "trtexec_start", "trtexec_result", "trtexec_task")
+    ("version", "product", "version_mismatch", "calibration_cache", "trtexec_start", "trtexec_result", "trtexec_task")
 )
 """Kinds of events that :meth:`Identity.event` learns from."""
 
@@ -48,6 +46,8 @@ class Identity:
             self._take(fields["product"], fields["version"], _BANNER)
         elif event.kind == "calibration_cache" and (match := _CALIBRATOR.match(fields["calibrator"])):
             self._take("TensorRT", dotted(match[1]), _CACHE)
+        elif event.kind == "product":
+            self._product = fields["product"]
         elif event.kind == "version_mismatch":
             self._take("", fields["expected"], _MISMATCH)
 
@@ -55,11 +55,6 @@ class Identity:
         if trust > self._trust or (trust == self._trust and len(version) > len(self.version)):
             self.version, self._trust = version, trust
             self._product = self._product if self._product == "TensorRT-RTX" else product or self._product
-
-    def message(self, text: str) -> None:
-        """Take what a message tells beside its events."""
-        if not self._product and _RTX.search(text, 0, 1000):
-            self._product = "TensorRT-RTX"
 
     def product(self, producer: str) -> str:
         """The product; who printed the log decides where the text says none."""

@@ -90,8 +90,6 @@ def read(source: str | Path | BinaryIO) -> Log:
                 kept.event(event)
                 if event.kind in TELLING:
                     identity.event(event)
-            if severity != "verbose":
-                identity.message(text)
     for event in reader.close():
         kept.event(event)
     producer = _main_producer(producers)

@@ -51,6 +51,10 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
         "Tactic: ",
         "Tactic Name:",
         "Fastest Tactic",
+        "Layers:\n",
+        "Engine Layer Information",
+        "Total Host Persistent",
+        "Total Activation Memory",
     ),
     "load": (
         "Loaded engine size",
@@ -63,6 +67,10 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
     "run": (
         "=== Performance summary",
         "=== Profile (",
+        "Throughput: ",
+        "Average on ",
+        "Host Latency",
+        "Host latency",
         "Starting inference",
         "Warmup completed",
         "Capturing CUDA graph",
@@ -74,17 +82,62 @@ _STARTS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _BY_KEY = {start[:_KEY]: (start, phase) for phase, starts in _STARTS.items() for start in starts}
-_OF_PROBLEM = re.compile(
-    r"(?P<parse>ModelImporter|While parsing node|In node -?\d+ with name|\bonnx\w*\.[ch]pp|\(parseFromFile\)|"
-    r"\(deserializeOnnxModel\)|Load model from .{0,300} failed|arsing model failed|Could not parse ONNX)"
-    r"|(?P<build>IBuilder::build|builder\.cpp|Builder\.cpp|buildSerializedNetwork|buildEngine|optimizer\.cpp|"
-    r"tacticSupply|acticOptimizer|IBuilderConfig|IOptimizationProfile|INetworkDefinition|INetworkLayer|getBestTactic|"
-    r"Skipping tactic|any implementation for node|Missing scale and zero-point|weights are affected by)"
-    r"|(?P<load>deserializeCudaEngine|IRuntime::|plan file|getPluginCreator|parsePlan|failed to load '|"
-    r"Unable to load plan)"
-    r"|(?P<run>IExecutionContext|executionContext\.cpp|ExecutionContext\.cpp|enqueue|while running \S+ node|"
-    r"Got invalid dimensions for input|FAILED \| Output)"
-)
+_PROBLEMS: Mapping[str, tuple[str, ...]] = {
+    "parse": (
+        r"ModelImporter",
+        r"While parsing node",
+        r"In node -?\d+ with name",
+        r"\bonnx\w*\.[ch]pp",
+        r"\(parseFromFile\)",
+        r"\(deserializeOnnxModel\)",
+        r"Load model from .{0,300} failed",
+        r"arsing model failed",
+        r"Could not parse ONNX",
+    ),
+    "build": (
+        r"IBuilder::build",
+        r"[bB]uilder\.cpp",
+        r"buildSerializedNetwork",
+        r"buildEngine",
+        r"optimizer\.cpp",
+        r"tacticSupply",
+        r"acticOptimizer",
+        r"IBuilderConfig",
+        r"IOptimizationProfile",
+        r"INetworkDefinition",
+        r"INetworkLayer",
+        r"getBestTactic",
+        r"Skipping tactic",
+        r"any implementation for node",
+        r"Missing scale and zero-point",
+        r"weights are affected by",
+        r"requested constraints",
+        r"issues when converted to FP16",
+        r"nsupported on DLA",
+        r"falling back to GPU",
+        r"iming cache",
+        r"quantization\.cpp",
+        r"weightConvertors",
+        r"Calibration failure",
+    ),
+    "load": (
+        r"deserializeCudaEngine",
+        r"IRuntime::",
+        r"plan file",
+        r"getPluginCreator",
+        r"parsePlan",
+        r"failed to load '",
+    ),
+    "run": (
+        r"IExecutionContext",
+        r"[eE]xecutionContext\.cpp",
+        r"enqueue",
+        r"while running \S+ node",
+        r"Got invalid dimensions for input",
+        r"FAILED \| Output",
+    ),
+}
+_OF_PROBLEM = re.compile("|".join(f"(?P<{phase}>{'|'.join(signs)})" for phase, signs in _PROBLEMS.items()))
 _MAX_SEARCHED = 2000
 
 

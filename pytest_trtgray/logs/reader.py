@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 from pytest_trtgray.logs.headers import Header, Headers, bare_header, bypasses
 from pytest_trtgray.logs.records import Record
@@ -83,7 +83,7 @@ class _Assembler:
             start = 0
             while start <= len(block):
                 header = self._header
-                if header is not None and header.prefix and not self._held and block.startswith(header.prefix, start):
+                if self._runs(header) and block.startswith(header.prefix, start):
                     start = yield from self._run(header, block, start)
                     continue
                 end = block.find("\n", start)
@@ -93,7 +93,10 @@ class _Assembler:
         yield from self._settle(None)
         yield from self._end()
 
-    def _run(self, header: Header, block: str, start: int) -> Iterator[Batch]:
+    def _runs(self, header: Header | None) -> TypeGuard[Header]:
+        return header is not None and bool(header.prefix) and header.is_severe and not self._held
+
+    def _run(self, header: Header, block: str, start: int) -> Generator[Batch, None, int]:
         """Messages that begin with the prefix of the one at hand; returns where the next line begins."""
         separator = "\n" + header.prefix
         end = min(start + self._window, len(block))
@@ -209,6 +212,8 @@ class _Assembler:
 
     def _begin(self, header: Header, number: int, body: str) -> Iterator[Batch]:
         yield from self._end()
+        if not header.is_severe:
+            header = self._headers.judged(header, body)
         self._header, self._first = header, number
         self._last = header if header.prefix else self._last
         self._ended = "\x1b" in body and self._is_coloured() and _COLOUR_ENDS.search(body) is not None
@@ -226,7 +231,7 @@ class _Assembler:
         """The message at hand is complete."""
         if self._header is not None:
             if self._ended or self._header.format is None:
-                while len(self._parts) > 1 and not self._parts[-1]:
+                while len(self._parts) > 1 and not self._parts[-1].strip():
                     self._parts.pop()
             text = self._parts[0] if len(self._parts) == 1 else "\n".join(self._parts)
             header, self._header = self._header, None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pytest_trtgray.logs.numbers import MIB, number, whole
+
 Found = list[tuple[str, dict[str, Any]]]
 _NONE: Found = []  # never changed
 
@@ -21,7 +23,7 @@ _PROFILED = re.compile(
     r"(.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\) profiling completed in (\S+) seconds\. Fastest Tactic: (\S+) Time: (\S+)$",
     re.DOTALL,
 )
-_CHOSEN = re.compile(r">+ Chose Runner Type: (.+?) Tactic: (\S+)$")
+_CHOSEN = "Chose Runner Type: "
 _SKIPPED_SCRATCH = re.compile(r"Tactic: (\S+) skipped\. Scratch requested: (\d+), available: (\d+)")
 _DEVICE_REQUEST = re.compile(r"Tactic Device request: (\d+) ?(MB|MiB|B)? Available: (\d+) ?(MB|MiB|B)?")
 
@@ -52,13 +54,13 @@ class Tuning:
             fields["name"] = match[1]
             return [("tactic", fields)]
         if match := _SKIPPED_SCRATCH.match(text):
-            fields = {"id": match[1], "requested_bytes": int(match[2]), "available_bytes": int(match[3])}
+            fields = {"id": match[1], "requested_bytes": whole(match[2]), "available_bytes": whole(match[3])}
             return [("tactic_skipped_memory", self._placed(fields))]
         if match := _DEVICE_REQUEST.match(text):
-            unit = {"MB": 1 << 20, "MiB": 1 << 20}
+            unit = {"MB": MIB, "MiB": MIB}
             fields = {
-                "request_bytes": int(match[1]) * unit.get(match[2] or "", 1),
-                "available_bytes": int(match[3]) * unit.get(match[4] or "", 1),
+                "request_bytes": whole(match[1]) * unit.get(match[2] or "", 1),
+                "available_bytes": whole(match[3]) * unit.get(match[4] or "", 1),
             }
             return [("tactic_device_request", self._placed(fields))]
         return []
@@ -133,11 +135,11 @@ class Tuning:
 
     def chosen(self, text: str) -> Found:
         """``>>> Chose Runner Type: RUNNER Tactic: ID``."""
-        match = _CHOSEN.match(text)
-        if not match:
-            return []
-        fields = {"runner": match[1], "id": match[2], "node": self._node, "formats": self._formats}
-        if (time := self._fastest.get(match[2])) is not None:
+        runner, _, tactic = text.partition(_CHOSEN)[2].rpartition(" Tactic: ")
+        if not runner:
+            return _NONE
+        fields: dict[str, Any] = {"runner": runner, "id": tactic, "node": self._node, "formats": self._formats}
+        if (time := self._fastest.get(tactic)) is not None:
             fields["time_ms"] = time
         return [("chosen_tactic", fields)]
 
@@ -150,12 +152,3 @@ class Tuning:
         """``RUNNER has no valid tactics for this config, skipping``; ``Skipping RUNNER: No valid tactics for NODE``."""
         runner = text.split(" has no valid", 1)[0] if " has no valid" in text else text[9:].split(":", 1)[0]
         return [("runner_skipped", {"runner": runner, "node": self._node})]
-
-
-def number(text: str) -> float | None:
-    """A number as C++ prints it; None for infinity, NaN and what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value - value == 0 else None

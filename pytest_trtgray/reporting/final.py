@@ -57,8 +57,9 @@ def finish(config: pytest.Config) -> None:
 
 
 def write_json(config: pytest.Config, path: Path) -> None:
-    """All checks of the run, atomically."""
+    """All checks of the run, and beside them what the runtimes said; each file atomically."""
     from pytest_trtgray.files import dump_json, write_atomically
+    from pytest_trtgray.reporting.logs import log_path, write_log
     from pytest_trtgray.reporting.results import all_results
 
     data: dict[str, Any] = {
@@ -68,6 +69,7 @@ def write_json(config: pytest.Config, path: Path) -> None:
         "python": platform.python_version(),
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "checks": [{"test": result.nodeid, **result.check} for result in all_results(config)],
+        "log": write_log(config, log_path(path)),
     }
     config.hook.pytest_trt_update_json(config=config, data=data)
     write_atomically(path, dump_json(data))
