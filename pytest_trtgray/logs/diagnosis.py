@@ -264,7 +264,10 @@ class _Reading:
                 self._at_nodes.append(statement)
             if _is_failure(statement):
                 self._errors.append(statement)
+            lowered = statement.text.lower()
             for condition, owners in self._index.candidates(statement):
+                if condition.needles and not any(needle in lowered for needle in condition.needles):
+                    continue
                 found = _holds(condition, statement)
                 if found is None:
                     continue
@@ -354,7 +357,10 @@ class _Reading:
         if statement.is_stated and statement.severity not in STATED:
             return statement
         text = statement.text
+        lowered = text.lower()
         for condition in self._rules.noise:
+            if condition.needles and not any(needle in lowered for needle in condition.needles):
+                continue
             if _holds(condition, statement) is None:
                 continue
             if condition.event or condition.text is None:
@@ -460,13 +466,11 @@ def _holds(condition: Condition, statement: _Statement) -> str | None:
         value = fields.get(name)
         if not isinstance(value, (int, float)) or not value > limit:
             return None
-    where = _name(str(fields.get("node_name", "") or fields.get("where", "")))
-    if condition.text is None:
-        return where
-    found = condition.text.search(statement.text)
-    if found is None:
+    found = condition.text.search(statement.text) if condition.text else None
+    if condition.text and found is None:
         return None
-    return _name(found.groupdict().get("where") or where)
+    where = found.groupdict().get("where") if found else None
+    return _name(str(where or fields.get("node_name", "") or fields.get("where", "")))
 
 
 @functools.lru_cache(maxsize=1024)

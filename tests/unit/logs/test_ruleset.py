@@ -8,7 +8,8 @@ import pytest
 import pytest_trtgray
 from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose, findings_of
 from pytest_trtgray.logs.records import Record
-from pytest_trtgray.logs.ruleset import RuleError, builtin_rules, load_rules
+from pytest_trtgray.logs.ruleset import RuleError, builtin_rules, load_rules, needles_of
+from tests.recordings import DATA
 
 ROOT = Path(pytest_trtgray.__file__).parent.parent
 OWN = """
@@ -146,3 +147,37 @@ class TestBuiltInRules:
         from_log = set(re.findall(r"^\| (OPT-\d\d) \|[^|]*\| log\b", manual, re.MULTILINE))
 
         assert from_log == {rule.optimisation for rule in builtin_rules().rules if rule.optimisation}
+
+
+class TestNeedles:
+    """Plain text that is looked for before a search."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "needles"),
+        [
+            ("out of memory", ("out of memory",)),
+            ("Could not open|No such file", ("could not open", "no such file")),
+            (r"tensor (?P<where>\S+) is missing", (" is missing",)),
+            (r"(?:left out )?stays here", ("stays here",)),
+            (r"colou?rs of [Ii]ndices", ("rs of ",)),
+            (r"size\[\d+\]\.data", ("].data",)),
+            (r"abcdef{2,10}ghi", ("abcde",)),
+            (r"stage+long", ("stage",)),
+            ("a|long enough", ()),
+            (r"\d+ \w+", ()),
+        ],
+    )
+    def test_the_longest_plain_part_of_each_alternative(self, pattern: str, needles: tuple[str, ...]) -> None:
+        assert needles_of(pattern) == needles
+
+    def test_no_search_that_would_find_something_is_left_out(self) -> None:
+        conditions = [
+            c for rule in builtin_rules().rules for c in (*rule.match, *rule.requires, *rule.unless) if c.text
+        ]
+        found = 0
+        for line in (DATA / "log_wordings.tsv").read_text("utf-8").splitlines():
+            for condition in conditions:
+                if condition.text and condition.text.search(line):
+                    found += 1
+                    assert not condition.needles or any(needle in line.lower() for needle in condition.needles)
+        assert found > 90
