@@ -294,8 +294,9 @@ _SHORTEST_NEEDLE = 4
 def needles_of(pattern: str) -> tuple[str, ...]:
     """For each alternative of a regular expression its longest plain part, in lower case.
 
-    Looking for plain text takes a hundredth of the time of a search, and nearly all searches are in vain. What stands in
-    groups and classes or is repeated does not count, as it may be left out. Empty if an alternative has no such part.
+    Looking for plain text takes a fraction of the time of a search, and nearly all searches are in vain. What stands
+    in groups and classes or is repeated does not count, as it may be left out. Empty if an alternative has no such
+    part.
     """
     found = []
     for alternative in _alternatives(pattern):
