@@ -15,6 +15,7 @@ from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.plugin import uses_fixtures
+from pytest_trtgray.reporting.results import DETAILS, details_key
 from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
@@ -157,6 +158,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
             session.attach_properties(item)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Details travel with the report of a test, also from a worker of pytest-xdist."""
+    report = yield
+    if call.when == "call" and details_key in item.stash:
+        setattr(report, DETAILS, item.stash[details_key])
+        del item.stash[details_key]
+    return report
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Find obsolete baselines; write the JSON report."""
@@ -176,8 +187,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _has_results(config: pytest.Config) -> bool:
-    """Whether any test used the plugin, or its JSON was asked for."""
-    return session_key in config.stash or settings_of(config).json_path is not None
+    """Whether any test used the plugin, or a report was asked for."""
+    return session_key in config.stash or settings_of(config).wants_details
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from pytest_trtgray.settings import ActiveTest, EngineRequest, OptionError, Sett
 OPTIONS: dict[str, Any] = {
     "trt_engine": [],
     "trt_onnx": None,
+    "trt_against": None,
+    "trt_report": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],
@@ -28,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_log_level": "info",
 }
 INI: dict[str, Any] = {
     "trt_baseline_dir": "baselines",
