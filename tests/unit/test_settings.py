@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_log_level": "info",
 }
 INI: dict[str, Any] = {
     "trt_baseline_dir": "baselines",
