@@ -129,7 +129,7 @@ class LogReader:
         """
         from pytest_trtgray.logs.log import Log
 
-        return Log(self._session.log_of(engine, _log_level(level)) if level else engine.records)
+        return Log(tuple(self._session.log_of(engine, _log_level(level)) if level else engine.records))
 
 
 class ShadowFactory:

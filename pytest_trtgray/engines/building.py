@@ -120,7 +120,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
             + redaction.current()(first_cause(records, "no reason given")),
-            "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            "What else TensorRT said stands below the failure of a test, and beside --trt-json.",
         )
     memory = memory_from_log(record.message for record in records)
     facts = {
@@ -150,14 +150,15 @@ def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Seq
         try:
             return _build(backend, model, request, interrupt), records
         except _BuildStopped as error:
-            SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
+            if str(error):
+                SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
         except backend.error:
             pass  # Polygraphy has logged it
         return None, records
 
 
 class _BuildStopped(Exception):
-    """A build that cannot go on."""
+    """A build that cannot go on; says why where TensorRT does not."""
 
 
 def primary_context(device_index: int) -> AbstractContextManager[Any]:
@@ -274,8 +275,10 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     else:
         is_parsed = parser.parse_from_file(str(model.path))
     say_parser_errors(flavour, parser)
-    if not is_parsed or parser.num_errors:
-        raise _BuildStopped("the parser does not take the model")
+    if parser.num_errors:
+        raise _BuildStopped
+    if not is_parsed:
+        raise _BuildStopped("the parser refuses the model without saying why")
     if network.num_layers == 0:
         raise _BuildStopped("the parser found no layers")
     return builder, network, parser
