@@ -22,6 +22,8 @@ GOAL = 0.95
 
 @dataclass(frozen=True)
 class Case:
+    """A log and what it should come down to."""
+
     log: Path
     expected: str
     api: tuple[ApiResult, ...]

@@ -52,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_build_options(diff)
     diff.set_defaults(action=_diff)
 
+    log = commands.add_parser("log", help="what a log of TensorRT and what runs it says, and what is behind its errors")
+    log.add_argument("files", nargs="+", metavar="FILE", help="text of any producer, plain or gzipped")
+    how = log.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
+    how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
+    log.set_defaults(action=_log)
+
     baseline = commands.add_parser("baseline", help="list or show stored baselines")
     actions = baseline.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="all baselines, with their runs")
@@ -118,6 +125,39 @@ def _diff(arguments: argparse.Namespace) -> int:
     if found.findings:
         print(listing(found.findings, limit=50))
     return OK if found.ok else DIFFERENT
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.reporting.log_file import LogReport
+
+    code, reports = OK, []
+    for name in arguments.files:
+        path = Path(name)
+        try:
+            if arguments.jsonl:
+                _print_messages(path)
+                continue
+            report = LogReport.of(path)
+        except TrtGrayError as error:
+            print(f"trtgray: {error.message}", file=sys.stderr)
+            code = USAGE
+            continue
+        code = max(code, DIFFERENT) if report.has_errors else code
+        reports.append(report)
+    if arguments.json:
+        data = [report.to_dict() for report in reports]
+        print(json.dumps(data if len(arguments.files) > 1 else next(iter(data), None), indent=2, default=str))
+    elif reports:
+        print("\n\n".join(report.to_text() for report in reports))
+    return code
+
+
+def _print_messages(path: Path) -> None:
+    from pytest_trtgray.logs.reader import read_records
+    from pytest_trtgray.logs.storage import json_lines
+
+    for line in json_lines(read_records(path), file=str(path)):
+        sys.stdout.write(line.decode("ascii"))
 
 
 def _baseline_list(arguments: argparse.Namespace) -> int:

@@ -54,6 +54,13 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "Regular expressions, one a line: what they match in a log becomes REDACTED; with groups, only the groups",
     ),
     (
+        "trt_rules",
+        "args",
+        [],
+        "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
+        "(docs/log-rules.md)",
+    ),
+    (
         "trt_identity",
         "args",
         [],

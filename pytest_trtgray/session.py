@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from pytest_trtgray.errors import NotRunnableError
 from pytest_trtgray.findings import Finding
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.records import SEVERITIES, LogSeverity, Record, at_least
+from pytest_trtgray.logs.ruleset import RuleSet, load_rules
 from pytest_trtgray.preflight import admit
 from pytest_trtgray.reporting.results import PROPERTY
 from pytest_trtgray.settings import EngineRequest, Settings
@@ -165,6 +167,11 @@ class TrtSession:
                 "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH",
             )
         return model.path
+
+    @functools.cached_property
+    def rules(self) -> RuleSet:
+        """What logs are diagnosed by: the rules of ini option ``trt_rules``, then the built-in ones."""
+        return load_rules(self.settings.rules)
 
     def close(self) -> None:
         """Release all engines."""

@@ -64,6 +64,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     log_level: LogSeverity
     redaction: bool
     redact: tuple[str, ...]
+    rules: tuple[Path, ...]
 
     @property
     def is_used(self) -> bool:
@@ -76,6 +77,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
     Raises:
         OptionError: a value is malformed, two engines have one name, or options contradict each other.
+        RuleError: a file of ``trt_rules`` cannot be used.
     """
     here = config.invocation_params.dir
     option = config.getoption
@@ -119,6 +121,7 @@ def read_settings(config: pytest.Config) -> Settings:
         log_level=option("trt_log_level"),
         redaction=not option("trt_no_redaction"),
         redact=_patterns(config.getini("trt_redact")),
+        rules=_rules(tuple(base / path for path in config.getini("trt_rules"))),
     )
 
 
@@ -268,3 +271,12 @@ def _patterns(given: list[str]) -> tuple[str, ...]:
         if matches_nothing:
             raise OptionError(f"trt_redact = {pattern}", "matches the empty text, that is everywhere", "Ask for more.")
     return tuple(given)
+
+
+def _rules(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files of rules, checked: a mistake in one shall not wait for the first log."""
+    if paths:
+        from pytest_trtgray.logs.ruleset import load_rules
+
+        load_rules(paths)
+    return paths

@@ -22,9 +22,11 @@ from pytest_trtgray.engines.precision import (
     needs_conversion,
 )
 from pytest_trtgray.engines.profiles import ShapeRequest, resolve_profiles
+from pytest_trtgray.engines.weights import facts_of_build
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.records import LogSeverity, Record, at_least
+from pytest_trtgray.logs.silence import silent_findings
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import unpacked
 from pytest_trtgray.vendor import is_installed
@@ -175,9 +177,10 @@ def load_model(given: OnnxModel, options: LoadOptions, name: str) -> Engine:
     if model is not given:
         engine.origin = given
     # ONNX Runtime's layers do not tell: it computes FP16 in FP32 where a processor has no kernels for it
-    if options.precision and runtime != "onnxruntime":
-        found = built_precision_finding(options.precision, engine.layers)
-        engine.findings = (found,) if found else ()
+    is_built = runtime != "onnxruntime"
+    found = built_precision_finding(options.precision, engine.layers) if options.precision and is_built else None
+    silent = silent_findings(facts_of_build(given, options.precision, len(engine.layers) if is_built else None))
+    engine.findings = (*([found] if found else []), *silent)
     return engine
 
 

@@ -20,9 +20,16 @@ UNDIAGNOSED = "UNDIAGNOSED"
 """The log has errors, and no rule knows them."""
 
 _ERRORS = ("internal_error", "error")
+_ERROR_KINDS = ("core_error", "parser_error")
 _UNSTATED = ("stderr", "jetson")  # producers that print no severity
 _SHOWN_CHARACTERS = 1_000
+_QUOTED_CHARACTERS = 80
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "advice")
+# calls that return something unless they fail, and what they return or raise then
+_RETURNS = re.compile(
+    r"build_(?:serialized_network|engine)|deserialize|parse|create_execution_context|^(?:Builder|Runtime)$"
+)
+_FAILED = re.compile(r"^\W*(?:None|False|RAISED)\b")
 # who said it is no part of what was said: it moves with every release
 _SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
 
@@ -230,6 +237,7 @@ class _Reading:
         self._matches: list[_Match] = []
         self._held: set[int] = set()
         self._errors: list[_Statement] = []
+        self._at_nodes: list[_Statement] = []
         self._completed = -1
 
     def take(self, statements: Iterable[_Statement]) -> None:
@@ -239,7 +247,11 @@ class _Reading:
                 continue
             if statement.kind in ("build_completed", "api"):
                 self._note_completion(statement)
-            if statement.severity in _ERRORS and statement.kind in ("", "parser_error"):
+            if statement.kind in _ERROR_KINDS and statement.is_stated and statement.severity not in STATED:
+                continue  # a report that repeats an error
+            if statement.kind == "parser_error":
+                self._at_nodes.append(statement)
+            if _is_failure(statement):
                 self._errors.append(statement)
             for condition, owners in self._index.candidates(statement):
                 found = _holds(condition, statement)
@@ -250,16 +262,30 @@ class _Reading:
                     self._matches.append(_Match(rule, order, statement, found))
 
     def settle(self) -> None:
-        """Drop matches whose rule wants something else to be said, or not to be said."""
-        self._matches = [match for match in self._matches if self._stands(match.rule)]
-        best: dict[int, _Match] = {}
+        """Of the rules that fit a message keep the first, and find out what it is about."""
+        by_place: dict[tuple[int, bool], list[_Match]] = {}
         for match in self._matches:
-            position = match.statement.position
-            if position not in best or match.key < best[position].key:
-                best[position] = match
-        self._matches = sorted(best.values(), key=lambda match: match.key)
-        matched = {match.statement.position for match in self._matches}
-        self.undiagnosed = [error for error in self._errors if error.position not in matched]
+            if self._stands(match.rule):
+                by_place.setdefault((match.statement.position, match.rule.rank == "capture"), []).append(match)
+        self._matches = []
+        for matches in by_place.values():
+            best = min(matches, key=lambda match: match.key)
+            where = next((match.where for match in matches if match.where and match.order == best.order), "")
+            self._matches.append(replace(best, where=where or self._node_of(best.statement)))
+        self._matches.sort(key=lambda match: match.key)
+        known = {position for position, _ in by_place}
+        unknown = [error for error in self._errors if error.position not in known]
+        if self._failures():
+            unknown = [error for error in unknown if not self._is_follow_up(error)]
+        self.undiagnosed = unknown
+
+    def _node_of(self, statement: _Statement) -> str:
+        """The node of the parser error that a message is, or that quotes it: the core says its errors first."""
+        quoted = _first_line(statement.text)[:_QUOTED_CHARACTERS]
+        for error in self._at_nodes:
+            if error.position == statement.position or (quoted and quoted in error.text):
+                return str(error.fields.get("node_name", ""))
+        return ""
 
     @property
     def first_cause(self) -> _Match | None:
@@ -319,7 +345,7 @@ class _Reading:
         for condition in self._rules.noise:
             if _holds(condition, statement) is None:
                 continue
-            if statement.kind or condition.text is None:
+            if condition.event or condition.text is None:
                 return None
             text = condition.text.sub("", text)
         if text == statement.text:
@@ -327,11 +353,20 @@ class _Reading:
         return replace(statement, text=text) if text.strip() else None
 
     def _is_follow_up(self, statement: _Statement) -> bool:
-        return any(_holds(condition, statement) is not None for condition in self._rules.follow_ups)
+        """Whether it says that something failed, and not why."""
+        return statement.kind == "api" or any(
+            _holds(condition, statement) is not None for condition in self._rules.follow_ups
+        )
 
 
 def _is_built(fields: Mapping[str, Any]) -> bool:
-    return "build" in fields["call"] and "None" not in fields["result"] and "RAISED" not in fields["result"]
+    return "build" in fields["call"] and not _FAILED.search(fields["result"])
+
+
+def _is_failure(statement: _Statement) -> bool:
+    if statement.kind == "api":
+        return bool(_RETURNS.search(statement.fields["call"]) and _FAILED.search(statement.fields["result"]))
+    return statement.severity in _ERRORS and statement.kind in ("", "parser_error")
 
 
 Owners = tuple[tuple[int, Rule], ...]
@@ -413,13 +448,13 @@ def _holds(condition: Condition, statement: _Statement) -> str | None:
         value = fields.get(name)
         if not isinstance(value, (int, float)) or not value > limit:
             return None
-    where = str(fields.get("node_name", "") or fields.get("where", ""))
+    where = _name(str(fields.get("node_name", "") or fields.get("where", "")))
     if condition.text is None:
         return where
     found = condition.text.search(statement.text)
     if found is None:
         return None
-    return found.groupdict().get("where") or where
+    return _name(found.groupdict().get("where") or where)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -434,7 +469,17 @@ def _is_standard(operator: str) -> bool:
 
 
 def _shown(statement: _Statement) -> Evidence:
-    return Evidence(statement.line, statement.text.strip()[:_SHOWN_CHARACTERS])
+    return Evidence(statement.line, _printable(statement.text.strip()[:_SHOWN_CHARACTERS]))
+
+
+def _name(text: str) -> str:
+    """A name as it stood in a message, fit for one line."""
+    return _printable(text.strip(" '\"`(),.;")).replace("\n", "\\n")
+
+
+def _printable(text: str) -> str:
+    """Names that are no UTF-8 arrive as surrogates, which no report can write."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _diagnosis(match: _Match, reading: _Reading) -> Diagnosis:
@@ -455,9 +500,7 @@ _REPORT = "Read the message; a rule of your own can name its cause (ini option t
 
 
 def _undiagnosed(statement: _Statement) -> Diagnosis:
-    return Diagnosis(
-        UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),)
-    )
+    return Diagnosis(UNDIAGNOSED, "error", "an error that no rule knows", _REPORT, evidence=(_shown(statement),))
 
 
 def _undiagnosed_finding(errors: Sequence[_Statement]) -> Finding:
@@ -486,9 +529,9 @@ def _finding(matches: Sequence[_Match]) -> Finding:
         f"{rule.cause}{about}: {_first_line(shown.text)}",
         f"log.{rule.id}",
         {
-            "code": rule.code,
             "messages": len(matches),
             "line": shown.line,
+            "optimisation": rule.optimisation or None,
             "sources": "; ".join(rule.sources),
         },
         f"{rule.remedy}{effect}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pytest_trtgray.logs.numbers import whole
+
 Fields = dict[str, Any]
 Found = list[tuple[str, Fields]]
 
@@ -41,14 +43,16 @@ _CORE7 = re.compile(
 )
 # up to 7: "Parameter check failed at: ../builder/Network.cpp::addInput::957, condition: isValidDims(dims, …)"
 _CHECK = re.compile(
-    r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: (?P<condition>[^\n]*)"
+    r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: "
+    r"(?P<condition>[^\n]*)"
 )
 _WHERE = re.compile(
     r" ?In (?P<func>[^\s()]\S*(?: \S+)?) at (?P<file>\S+?):(?P<line>\d+)"
     r"(?: \(cudaError (?P<cuda_code>\d+): (?P<cuda_text>[^\n]*?)\))?(?: [^\n]*)?$"
 )
 _PARSER = re.compile(
-    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n\s{0,100}\[(?P<code>\d+)\] (?P<desc>.*)",
+    r"ERROR: (?P<file>.{0,400}?):(?P<line>\d+) In function (?P<func>[^\n]{0,400}?):\n(?P<indent> {0,200})\["
+    r"(?P<code>\d+)\] (?P<desc>.*)",
     re.DOTALL,
 )
 # IParserError as text: Polygraphy and trtexec print it, and the parser itself where it has no node
@@ -57,7 +61,7 @@ _STATUS = re.compile(
     r"\((?P<func>\w+)\): (?P<code_name>[A-Z]+(?:_[A-Z]+)+): (?P<desc>.*)",
     re.DOTALL,
 )
-_DUMPED_NAME = re.compile(r'^(?:Node name: (?P<plain>.*)|name: "(?P<quoted>[^"\n]*)"$)', re.MULTILINE | re.DOTALL)
+_DUMPED_NAME = re.compile(r'^ *(?:Node name: (?P<plain>.*)|name: "(?P<quoted>[^"\n]*)"$)', re.MULTILINE | re.DOTALL)
 _WHILE = re.compile(r"While parsing node number (?P<number>\d+) \[(?P<operator>[^\s\]]*)")
 _AT = re.compile(
     r"(?:Static check for parsing|Parsing) node: (?P<name>.*?)(?: \[(?P<operator>[^\[\]\n]*)\])?$", re.DOTALL
@@ -76,7 +80,7 @@ def core_errors(text: str) -> Found:
         following = matches[number + 1] if number + 1 < len(matches) else None
         end = text.rfind("\n", match.end(), following.start()) if following else len(text)
         said = text[match.end() : max(end, match.end())]
-        fields: Fields = {"code": int(match["code"]), "category": match["category"]}
+        fields: Fields = {"code": whole(match["code"]), "category": match["category"]}
         if by := _BY.search(text[max(0, match.start() - _MAX_BY) : match.start()]):
             fields |= _present(by.groupdict())
         fields["message"] = fields["text"] = message = _closed(said)
@@ -86,7 +90,7 @@ def core_errors(text: str) -> Found:
         found.append(("core_error", _placed(fields)))
     for match in _CORE7.finditer(text):
         fields = _present(match.groupdict())
-        fields["code"] = int(fields["code"])
+        fields["code"] = whole(fields["code"])
         fields["message"] = fields["text"] = match["text"] or ""
         found.append(("core_error", _placed(fields)))
     return found
@@ -102,7 +106,7 @@ def failed_checks(text: str) -> Found:
             condition = condition[:-1].rstrip()
         fields["condition"] = condition
         if code := re.search(r"Error Code:? (\d+)", text):
-            fields["code"] = int(code[1])
+            fields["code"] = whole(code[1])
         found.append(("param_check_failed", fields))
     return found
 
@@ -116,7 +120,7 @@ def _placed(fields: Fields) -> Fields:
         fields["file"] = fields["file"].replace("\\", "/").rsplit("/", 1)[-1]
     for name in ("line", "cuda_code"):
         if name in fields:
-            fields[name] = int(fields[name])
+            fields[name] = whole(fields[name])
     return fields
 
 
@@ -143,12 +147,11 @@ class NodeContext:
         self._name = ""
         self._operator = ""
         self._dumping = False
-        self._at = ("", "")
+        self._at = ""
 
     def at(self, text: str) -> None:
         """A message that the parser has come to a node, which may be inside of another."""
-        if match := _AT.match(text):
-            self._at = (match["name"], match["operator"] or "")
+        self._at = text
 
     def read(self, text: str) -> Found:
         """``parser_error``, where a message completes one.
@@ -157,7 +160,7 @@ class NodeContext:
         ``file``, ``line``; ``outer`` if the node is inside of another: ``name (operator)`` of that one.
         """
         if match := _WHILE.search(text):
-            self._number, self._operator, self._name = int(match["number"]), match["operator"], ""
+            self._number, self._operator, self._name = whole(match["number"]), match["operator"], ""
             return []
         if "--- Begin node ---" in text:
             self._dumping = True
@@ -173,7 +176,7 @@ class NodeContext:
             fields = {
                 "code": PARSER_CODES.index(match["code_name"]),
                 "code_name": match["code_name"],
-                "node": int(match["node"] or -1),
+                "node": whole(match["node"], -1),
                 "node_name": match["node_name"] or "",
                 "node_operator": match["operator"] or "",
                 "func": match["func"],
@@ -183,7 +186,7 @@ class NodeContext:
         return []
 
     def _error(self, match: re.Match[str]) -> Fields:
-        code = int(match["code"])
+        code = whole(match["code"])
         fields = {
             "code": code,
             "code_name": PARSER_CODES[code] if code < len(PARSER_CODES) else "",
@@ -191,11 +194,12 @@ class NodeContext:
             "node_name": self._name,
             "node_operator": self._operator,
             "func": match["func"],
-            "desc": match["desc"],
+            "desc": match["desc"].replace("\n" + match["indent"], "\n"),
             "file": match["file"],
-            "line": int(match["line"]),
+            "line": whole(match["line"]),
         }
-        name, operator = self._at
+        inner = _AT.match(self._at)
+        name, operator = (inner["name"], inner["operator"] or "") if inner else ("", "")
         if self._number >= 0 and operator and operator != self._operator:
             # Inside of a function, an If or a Loop the error names the outer node alone.
             fields |= {"node_name": name, "node_operator": operator, "outer": f"{self._name} ({self._operator})"}

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_trtgray.logs.error_grammar import NodeContext, core_errors, failed_checks
+from pytest_trtgray.logs.numbers import whole
+from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
-from pytest_trtgray.logs.statements import STATEMENTS
+from pytest_trtgray.logs.statements import STATEMENTS, VERBOSE_STATEMENTS, Statement
 from pytest_trtgray.logs.tuning import Found, Tuning
 from pytest_trtgray.logs.versions import of_banner
 
@@ -45,10 +47,20 @@ def events_of(records: Iterable[Record]) -> Iterator[Event]:
 
 
 _NOTHING: tuple[Event, ...] = ()
+_NONE: Found = []
 _KEY = 6  # characters by which a message is looked up
 _MAX_STATEMENT = 4096  # characters of a message in which facts are sought
 # Starts of messages from which nothing is to be learned: most of the lines of a verbose build.
-_CHATTER = ("Searching for input", "Registering ", "Importing initializer", "Running: ", "Registered plugin")
+_CHATTER = (
+    "Searching for input",
+    "Registering ",
+    "Registered plugin",
+    "Importing initializer",
+    "Running: ",
+    "        ",  # dimensions and
+    "    Input ",  # tensors of the graph that TensorRT for RTX lists
+    "    Output ",
+)
 
 _BANNER = re.compile(
     r"^(?:&&&& )?(?P<result>RUNNING|PASSED|FAILED|WAIVED|TASK_\w+) (?P<tool>[\w.]+)(?: .*?# (?P<command>.*))?",
@@ -68,7 +80,7 @@ def _issue(text: str) -> str:
 
 def _affected(text: str) -> dict[str, Any] | None:
     match = _AFFECTED.match(text)
-    return {_issue(match["issue"]): int(match["n"])} if match else None
+    return {_issue(match["issue"]): whole(match["n"])} if match else None
 
 
 # Facts that several messages tell together: how a further one is read, and what the event is called.
@@ -83,6 +95,7 @@ class EventReader:
     """Turns messages into events, one at a time; remembers what later messages leave out."""
 
     def __init__(self) -> None:
+        self.phase = ""
         self._node = NodeContext()
         self._table = ProfileTable()
         self._open: Event | None = None
@@ -94,12 +107,13 @@ class EventReader:
             "Tactic": tuning.tactic,
             "Fastest Tactic"[:_KEY]: tuning.fastest,
             "Set Tactic Name"[:_KEY]: tuning.named,
-            "------": tuning.runner,
+            "------": self._dashes,
             "======": tuning.costs,
             "******": tuning.formats,
             ">>>>>>": tuning.chosen,
             "Parsing node"[:_KEY]: self._at,
             "Static check"[:_KEY]: self._at,
+            "Setting a default quantization"[:_KEY]: self._setting,
             "Layers:\n"[:_KEY]: layers,
             "Engine Layer Information"[:_KEY]: self._engine,
         }
@@ -115,27 +129,30 @@ class EventReader:
 
     def read(self, text: str, severity: LogSeverity, line: int | None = None) -> Sequence[Event]:
         """:meth:`feed`, without a record."""
-        events: Sequence[Event] = _NOTHING
         if self._open is not None:
             more = self._more(text)
             if more is not None:
                 self._open = more
                 return _NOTHING
-            events = self.close()
-        handler = self._by_start.get(text[:_KEY], self._any)
-        if handler is None:
-            if severity == "verbose":
-                return events
-            handler = self._any
+            return (*self.close(), *self.read(text, severity, line))
+        if severity == "verbose":
+            handler = self._by_start.get(text[:_KEY], self._verbose)
+            if handler is None:
+                return _NOTHING
+        else:
+            self.phase = phase_of(text, severity, self.phase)
+            handler = self._by_start.get(text[:_KEY]) or self._any
         found = handler(text)
         if not found:
-            return events
+            return _NOTHING
         kind, fields = found[0]
         if kind in _TOLD_TOGETHER:
-            self._open = Event(_TOLD_TOGETHER[kind][1], fields, line, severity)
-            self._continue = _TOLD_TOGETHER[kind][0]
-            return events
-        return [*events, *[Event(kind, fields, line, severity) for kind, fields in found]]
+            self._continue, kind = _TOLD_TOGETHER[kind]
+            self._open = Event(kind, fields, line, severity)
+            return _NOTHING
+        if len(found) == 1:
+            return (Event(kind, fields, line, severity),)
+        return [Event(kind, fields, line, severity) for kind, fields in found]
 
     def _more(self, text: str) -> Event | None:
         begun = self._open
@@ -145,40 +162,56 @@ class EventReader:
         return replace(begun, fields={**begun.fields, **more})
 
     def _at(self, text: str) -> Found:
+        self.phase = "parse"
         self._node.at(text)
-        return []
+        return _NONE
+
+    def _dashes(self, text: str) -> Found:
+        self.phase = phase_of(text, "verbose", self.phase)
+        return self._tuning.runner(text)
+
+    def _setting(self, text: str) -> Found:
+        default = text.startswith("Setting a default quantization params")
+        return self._tuning.default_scale(text) if default else self._any(text)
 
     def _engine(self, text: str) -> Found:
         return layers(text) if text.startswith("Engine Layer Information") else self._any(text)
 
-    def _any(self, text: str) -> Found:
-        """Messages that their first characters do not tell."""
-        if "puts: [" in text and "Error" not in text:  # "NODE [Op] inputs: [", the other half of verbose lines
-            return []
-        if " Tactic" in text:
-            if "Set Tactic Name: " in text:
-                return self._tuning.named(text)
-            if "profiling completed in" in text:
-                return self._tuning.profiled(text)
+    def _verbose(self, text: str) -> Found:
+        """Verbose messages that their first characters do not tell; most name a node first."""
+        self.phase = phase_of(text, "verbose", self.phase)
+        if "puts: [" in text and "Error" not in text:  # "NODE [Op] inputs: [", the other half of the parser's
+            return _NONE
+        if " Set Tactic Name: " in text:
+            return self._tuning.named(text)
+        if " Tactic: " in text and " profiling completed in " in text:
+            return self._tuning.profiled(text)
         if "o valid tactics for" in text:
             return self._tuning.unfit(text)
-        head = text if len(text) < _MAX_STATEMENT else text[:_MAX_STATEMENT]
-        found = _errors(text) if "Error" in text or "arameter check" in text else []
-        found += self._parser(text)
-        known = {kind for kind, _ in found}
-        for statement in STATEMENTS:
-            if statement.needle in head and statement.kind not in known:
-                fields = statement.read(head)
-                if fields is not None:
-                    found.append((statement.kind, fields))
-                    known.add(statement.kind)
-        return found or self._reports(head)
+        if "rror" in text:
+            return self._any(text)
+        return _stated(text, VERBOSE_STATEMENTS) or (self._reports(text) if text[:1] in _REPORTED else _NONE)
+
+    def _any(self, text: str) -> Found:
+        """Messages that their first characters do not tell."""
+        if " Set Tactic Name: " in text:
+            return self._tuning.named(text)
+        if " profiling completed in " in text:
+            return self._tuning.profiled(text)
+        if "o valid tactics for" in text:
+            return self._tuning.unfit(text)
+        if "rror" not in text and "Parameter check" not in text:
+            return self._parser(text) or _stated(text, STATEMENTS) or self._reports(text)
+        found = [*_errors(text), *self._parser(text)]
+        found += _stated(text, STATEMENTS)
+        return found or self._reports(text)
 
     def _parser(self, text: str) -> Found:
         return self._node.read(text[:_MAX_ERROR])
 
     def _reports(self, text: str) -> Found:
         """Lines of headers, summaries and tables."""
+        text = text[:_MAX_STATEMENT]
         header = onnx_header(text)
         if header is not None:
             return [("onnx_header", header)]
@@ -197,6 +230,19 @@ class EventReader:
 
 
 _MAX_ERROR = 65_536
+_REPORTED = frozenset("ONIPDMH -[W")  # first characters of what the reports' readers know
+
+
+def _stated(text: str, statements: Sequence[Statement]) -> Found:
+    """The facts that a message states, one of each kind."""
+    text = text[:_MAX_STATEMENT]
+    found: dict[str, dict[str, Any]] = {}
+    for statement in statements:
+        if statement.needle in text and statement.kind not in found:
+            fields = statement.read(text)
+            if fields is not None:
+                found[statement.kind] = fields
+    return [*found.items()]
 
 
 def _errors(text: str) -> Found:

@@ -12,9 +12,13 @@ from pytest_trtgray.logs.records import Record
 
 # a clock that was cut off by another message's: two threads wrote at once
 _SPLICED = re.compile(r"\[[\d/]*(?:-[\d:]*)?\[\d\d/\d\d/\d{4}-\d\d:")
+_PARSE_BEGINS = ("Input filename:", "Adding network input:")
+_PARSE_GOES_ON = ("Parsing node:", "Static check for parsing node:")
+_BUILD = ("Engine generation completed in", "Total Weights Memory:", "Graph construction completed in")
 _BUILT = ("engine_built", "build_time", "engine_size")
 _PROFILE_INFO = re.compile(
-    r"Name: (?P<tensor>[^,\n]+), IOMode: Input\b[^\n]*?MinShape: \[(?P<min>[\d,]*)\][^\n]*?MaxShape: \[(?P<max>[\d,]*)\]"
+    r"Name: (?P<tensor>[^,\n]+), IOMode: Input\b[^\n]*?"
+    r"MinShape: \[(?P<min>[\d,]*)\][^\n]*?MaxShape: \[(?P<max>[\d,]*)\]"
 )
 _HEAVY = re.compile(r"conv|matmul|gemm|matrixmultiply|fullyconnected|linear|dense", re.IGNORECASE)
 
@@ -27,14 +31,14 @@ def facts_of(records: Sequence[Record], placed: Sequence[tuple[int, Event]]) -> 
         placed: their events, with the index of the message.
 
     Returns:
-        ``build_completed`` (``seconds``, where they are said), ``interleaved`` (``splices``), ``enqueue_time`` and
+        ``build_completed`` (``seconds``, where they are said), ``interleaved`` (``places``), ``enqueue_time`` and
         ``transfer_time`` (``ratio`` to the GPU's time, medians of trtexec's summary), ``profile_spread`` (``ratio`` of
         elements at the largest shape to those at the smallest, ``where``: the input), ``missing_scales`` (``share`` of
         convolutions and matrix products with a tensor that has no scale, ``missing``, ``total``).
     """
     return [
         *_completions(placed),
-        *_splices(records),
+        *_interleavings(records),
         *_time_ratios(placed),
         *_profile_spreads(records, placed),
         *_missing_scales(placed),
@@ -48,10 +52,24 @@ def _completions(placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Eve
             yield position, Event("build_completed", {} if seconds is None else {"seconds": seconds}, event.line)
 
 
-def _splices(records: Sequence[Record]) -> Iterator[tuple[int, Event]]:
-    spliced = [position for position, record in enumerate(records) if _SPLICED.search(record.prefix + record.message)]
-    if spliced:
-        yield spliced[0], Event("interleaved", {"splices": len(spliced)}, records[spliced[0]].line)
+def _interleavings(records: Sequence[Record]) -> Iterator[tuple[int, Event]]:
+    """A parse that goes on after the message of a build: somebody else's, from another thread."""
+    places = []
+    stage = ""
+    for position, record in enumerate(records):
+        text = record.message
+        if text.startswith(_PARSE_BEGINS):
+            stage = "parse"
+        elif text.startswith(_BUILD):
+            stage = "build" if stage else ""
+        elif text.startswith(_PARSE_GOES_ON):
+            if stage == "build":
+                places.append(position)
+            stage = "parse"
+        elif _SPLICED.search(text):
+            places.append(position)
+    if places:
+        yield places[0], Event("interleaved", {"places": len(places)}, records[places[0]].line)
 
 
 def _time_ratios(placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
@@ -74,18 +92,16 @@ def _time_ratios(placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Eve
             yield position, Event(kind, {"ratio": ratio, "where": metric}, event.line)
 
 
-def _profile_spreads(
-    records: Sequence[Record], placed: Sequence[tuple[int, Event]]
-) -> Iterator[tuple[int, Event]]:
+def _profile_spreads(records: Sequence[Record], placed: Sequence[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
     for position, event in placed:
         if event.kind == "profile_shapes":
-            sizes = (_volume(event.fields[which].split("x")) for which in ("min", "max"))
-            yield from _spread(position, str(event.fields["tensor"]), *sizes, event.line)
+            low, high = (_volume(event.fields[which].split("x")) for which in ("min", "max"))
+            yield from _spread(position, str(event.fields["tensor"]), low, high, event.line)
     for position, record in enumerate(records):
         if "MinShape" in record.message:
             for match in _PROFILE_INFO.finditer(record.message):
-                sizes = (_volume(match[which].split(",")) for which in ("min", "max"))
-                yield from _spread(position, match["tensor"], *sizes, record.line)
+                low, high = (_volume(match[which].split(",")) for which in ("min", "max"))
+                yield from _spread(position, match["tensor"], low, high, record.line)
 
 
 def _spread(position: int, tensor: str, low: int, high: int, line: int | None) -> Iterator[tuple[int, Event]]:

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from pytest_trtgray.findings import Finding, errors, failure_message
 from pytest_trtgray.logs.events import Event, EventReader
-from pytest_trtgray.logs.identity import Identity
-from pytest_trtgray.logs.phases import phase_of
-from pytest_trtgray.logs.reader import Header, messages
+from pytest_trtgray.logs.headers import Header
+from pytest_trtgray.logs.identity import TELLING, Identity
+from pytest_trtgray.logs.reader import batches
 from pytest_trtgray.logs.records import PROBLEMS, Record, errors_of
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b0x[0-9a-fA-F]+\b|\b\d[\d.,]*\b")
@@ -80,19 +80,16 @@ def read(source: str | Path | BinaryIO) -> Log:
     """
     reader, identity, kept = EventReader(), Identity(), _Kept()
     producers: Counter[str] = Counter()
-    phase, count = "", 0
-    for header, line, body in messages(source):
-        text = body.decode("utf-8", "surrogateescape")
+    for header, first, texts in batches(source):
         severity = header.severity
-        count += 1
-        phase = phase_of(text, severity, phase)
-        producers[header.producer] += 1
-        kept.message(header, line, body, phase)
-        for event in reader.read(text, severity, line):
-            kept.event(event)
-            identity.event(event)
-        if severity != "verbose":
-            identity.message(text)
+        producers[header.producer] += len(texts)
+        for line, text in enumerate(texts, first):
+            if kept.takes_all or severity in PROBLEMS:
+                kept.message(header, line, text, reader.phase)
+            for event in reader.read(text, severity, line):
+                kept.event(event)
+                if event.kind in TELLING:
+                    identity.event(event)
     for event in reader.close():
         kept.event(event)
     producer = _main_producer(producers)
@@ -102,9 +99,9 @@ def read(source: str | Path | BinaryIO) -> Log:
         producer=producer,
         product=identity.product(producer),
         version=identity.version,
-        phase=phase,
-        messages=count,
-        counts=dict(kept.counts),
+        phase=reader.phase,
+        messages=producers.total(),
+        counts=kept.counts,
     )
 
 
@@ -126,19 +123,24 @@ class _Kept:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.events: list[Event] = []
-        self.counts: Counter[str] = Counter()
-        self._left = {True: [MAX_KEPT_RECORDS, MAX_KEPT_BYTES], False: [MAX_KEPT_RECORDS, MAX_KEPT_BYTES]}
+        self.counts: dict[str, int] = {}
+        self.takes_all = True
+        self._records = {True: MAX_KEPT_RECORDS, False: MAX_KEPT_RECORDS}
+        self._bytes = {True: MAX_KEPT_BYTES, False: MAX_KEPT_BYTES}
 
-    def message(self, header: Header, line: int, body: bytes, phase: str) -> None:
-        left = self._left[header.severity in PROBLEMS]
-        if left[0] > 0 and left[1] > 0:
-            left[0] -= 1
-            left[1] -= len(body)
-            self.records.append(header.record(line, body, phase))
+    def message(self, header: Header, line: int, text: str, phase: str) -> None:
+        problem = header.severity in PROBLEMS
+        self._records[problem] -= 1
+        self._bytes[problem] -= len(text)
+        if self._records[problem] >= 0 and self._bytes[problem] >= 0:
+            self.records.append(header.record(line, text, phase))
+        elif not problem:
+            self.takes_all = False
 
     def event(self, event: Event) -> None:
-        self.counts[event.kind] += 1
-        if self.counts[event.kind] <= MAX_KEPT_EVENTS:
+        kind = event.kind
+        count = self.counts[kind] = self.counts.get(kind, 0) + 1
+        if count <= MAX_KEPT_EVENTS:
             self.events.append(event)
 
 

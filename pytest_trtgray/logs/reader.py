@@ -1,44 +1,37 @@
-"""Reads log files of any size into records, in one pass."""
+"""Puts the lines of a log together to messages, in one pass and constant memory."""
 
 from __future__ import annotations
 
-import calendar
-import codecs
 import re
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
-from pytest_trtgray.errors import LogError
-from pytest_trtgray.logs.formats import BARE, FORMATS, WHOLE, Bare, Format
-from pytest_trtgray.logs.phases import phase_of
-from pytest_trtgray.logs.records import LogSeverity, Record
+from pytest_trtgray.logs.headers import Header, Headers, bare_header, bypasses
+from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.source import text_blocks
+from pytest_trtgray.logs.splices import Splices
 
-BLOCK_BYTES = 1 << 20
-MAX_MESSAGE_BYTES = 1 << 22
-"""A longer message is cut: what follows is counted and dropped."""
+MAX_MESSAGE = 1 << 22
+"""Characters; what a longer message goes on with is dropped."""
 
-_ANSI = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
-_BY_FIRST: dict[int, list[tuple[Format, re.Pattern[bytes]]]] = {}
-for _format in FORMATS:
-    for _byte in _format.first:
-        _BY_FIRST.setdefault(_byte, []).append((_format, re.compile(_format.pattern)))
-_BARE = tuple((bare, re.compile(bare.pattern)) for bare in BARE)
-_WHOLE = tuple((start, re.compile(end)) for start, end in WHOLE)
-_SOURCE = re.compile(rb"(?:\[TRT\] )?([\w./-]+\.(?:cpp|hpp|h|cu|cc):\d+): ")
-_ERROR_SOURCE = re.compile(
-    r" ?In (\S[^\n]*?) at (/_src/[^\s:]+:\d+)|\[([\w./\\-]+\.\w+)::([^\]\n]*?)::(\d+)\] Error Code"
-)
-_PARSER_SOURCE = re.compile(r"ERROR: ([^\n]*?:\d+) In function ([^\n]*?):\n")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_COLOUR_ENDS = re.compile(r"\x1b\[0?m\s*$")
 _CLOCK_JUMP_S = 2 * 3600  # more than the end of summer time
+_MAX_HELD = 100  # lines of which it is not known yet whether they go on with a message or begin one
+_MIN_WINDOW, _MAX_WINDOW = 1 << 11, 1 << 18  # characters in which lines with one prefix are looked for
+_GLUE = re.compile(r"(?<=[^\d\s])(?=\d{1,2}: \[[\w./\\-]{1,200}::[^\]\n]{1,200}::\d+\] Error Code \d+: )")
+_MAX_GLUED = 100_000
+
+Batch = tuple[Header, int, list[str]]
+"""Messages with one header: each of one line, from the given line of the file on; or one message of many lines."""
 
 
 def read_records(source: str | Path | BinaryIO) -> Iterator[Record]:
     """The messages of a log, in order, in constant memory.
 
-    A message of several lines is one record. Nothing in a log makes this raise: bytes that are no UTF-8 survive as
-    surrogate escapes, a message longer than :data:`MAX_MESSAGE_BYTES` is cut, a damaged end is the end.
+    A message of several lines is one record. Bytes that are no UTF-8 survive as surrogate escapes, a message longer
+    than :data:`MAX_MESSAGE` is cut, a damaged end is the end.
 
     Args:
         source: a path, plain or gzip; or a binary stream.
@@ -47,275 +40,213 @@ def read_records(source: str | Path | BinaryIO) -> Iterator[Record]:
         LogError: the file cannot be read, or is not text.
     """
     phase = ""
-    for header, line, body in messages(source):
-        record = header.record(line, body, phase)
-        phase = record.phase
-        yield record
+    for header, line, texts in batches(source):
+        for number, text in enumerate(texts, line):
+            record = header.record(number, text, phase)
+            phase = record.phase
+            yield record
 
 
-class Header:
-    """What a prefix says; one for all messages that share it."""
-
-    __slots__ = ("format", "function", "prefix", "producer", "severity", "source", "tag", "thread", "time_s")
-
-    def __init__(
-        self,
-        prefix: bytes,
-        format: Format | None,
-        producer: str,
-        severity: LogSeverity,
-        time_s: float = 0.0,
-        tag: str = "",
-        source: str = "",
-        function: str = "",
-        thread: int = 0,
-    ) -> None:
-        self.prefix = prefix
-        self.format = format
-        self.producer = producer
-        self.severity = severity
-        self.time_s = time_s
-        self.tag = tag
-        self.source = source
-        self.function = function
-        self.thread = thread
-
-    def record(self, line: int, body: bytes, phase: str) -> Record:
-        """The record of one message, said after others in ``phase``."""
-        message = body.decode("utf-8", "surrogateescape")
-        source, function = self.source, self.function
-        if not source and (b".cpp" in body or b".h" in body):
-            source, function = _said_by(body, message)
-        return Record(
-            severity=self.severity,
-            producer=self.producer,
-            message=message,
-            phase=phase_of(message, self.severity, phase),
-            time_s=self.time_s,
-            thread=self.thread,
-            line=line,
-            source=source,
-            function=function,
-            tag=self.tag,
-            prefix=self.prefix.decode("utf-8", "surrogateescape"),
-        )
-
-
-def _said_by(body: bytes, message: str) -> tuple[str, str]:
-    found = _PARSER_SOURCE.search(message) or _ERROR_SOURCE.search(message)
-    if found:
-        groups = found.groups()
-        if len(groups) == 2:
-            return groups[0], groups[1]
-        return (groups[1], groups[0]) if groups[1] else (f"{groups[2]}:{groups[4]}", groups[3])
-    start = _SOURCE.match(body)
-    return (start[1].decode("ascii", "replace"), "") if start else ("", "")
-
-
-def messages(source: str | Path | BinaryIO) -> Iterator[tuple[Header, int, bytes]]:
-    """Header, line number and body of each message; see :func:`read_records`."""
-    return _Assembler().messages(_blocks(source))
+def batches(source: str | Path | BinaryIO) -> Iterator[Batch]:
+    """:func:`read_records` before there are records, for whoever needs few of them."""
+    return _Assembler().batches(text_blocks(source))
 
 
 class _Assembler:
-    """Puts lines together to messages."""
+    """Decides for each line whether it begins a message or goes on with the one before.
+
+    Most lines of a large log have the prefix of the line before, to the second of its clock; those are split off in
+    bulk. All others are looked at one by one.
+    """
 
     def __init__(self) -> None:
-        self._headers: dict[bytes, Header] = {}
+        self._headers = Headers()
+        self._splices = Splices(self._headers)
+        self._line = 0  # number of the last line that was read
+        self._window = _MIN_WINDOW
+        # The message at hand: its header, the number of its first line, its lines, its characters
+        self._header: Header | None = None
+        self._first = 0
+        self._parts: list[str] = []
+        self._size = 0
+        self._ended = False  # by the end of its colour
+        self._last: Header | None = None  # that was no bare one
+        # Lines that begin at another time, and so may be part of a name that forges a prefix
+        self._suspect: Header | None = None
+        self._held: list[tuple[int, str]] = []
 
-    def messages(self, blocks: Iterable[bytes]) -> Iterator[tuple[Header, int, bytes]]:
-        header: Header | None = None
-        prefix = b"\n"  # of the message at hand; no line has this one
-        first = number = size = 0
-        parts: list[bytes] = []
+    def batches(self, blocks: Iterable[str]) -> Iterator[Batch]:
+        """The messages of a text that comes in blocks of whole lines."""
         for block in blocks:
-            for line in block.split(b"\n"):
-                number += 1
-                if line.startswith(prefix) and header is not None:
-                    yield header, first, parts[0] if len(parts) == 1 else b"\n".join(parts)
-                    body = line[len(prefix) :]
-                    if body.endswith(b"\r") or b"\x1b" in body:
-                        body = _ANSI.sub(b"", body.rstrip(b"\r"))
-                    parts, first, size = [body], number, 0
+            if "\r" in block:
+                block = block.replace("\r\n", "\n")
+            start = 0
+            while start <= len(block):
+                header = self._header
+                if self._runs(header) and block.startswith(header.prefix, start):
+                    start = yield from self._run(header, block, start)
                     continue
-                line = line.rstrip(b"\r")
-                new = self._header(line)
-                if new is not None and header is not None and not self._begins(header, parts, new):
-                    new = None
-                if new is None:
-                    plain = _ANSI.sub(b"", line) if b"\x1b" in line else line
-                    if header is not None and self._continues(header, parts, plain):
-                        if size < MAX_MESSAGE_BYTES:
-                            parts.append(plain[: MAX_MESSAGE_BYTES - size])
-                            size += len(plain) + 1
-                        continue
-                    new = self._bare(plain)
-                    if not plain and header is None:
-                        continue
-                    body = plain
-                else:
-                    body = line[len(new.prefix) :]
-                    if b"\x1b" in body:
-                        body = _ANSI.sub(b"", body)
-                if header is not None:
-                    yield header, first, parts[0] if len(parts) == 1 else b"\n".join(parts)
-                header, prefix = new, new.prefix or b"\n"
-                parts, first, size = [body], number, 0
-        if header is not None:
-            if len(parts) > 1 and not parts[-1]:
-                parts.pop()
-            yield header, first, b"\n".join(parts)
+                end = block.find("\n", start)
+                end = end if end >= 0 else len(block)
+                yield from self._take(block[start:end])
+                start = end + 1
+        yield from self._settle(None)
+        yield from self._end()
 
-    def _header(self, line: bytes) -> Header | None:
-        candidates = _BY_FIRST.get(line[0]) if line else None
-        if not candidates:
-            return None
-        for format, pattern in candidates:
-            match = pattern.match(line)
-            if match:
-                known = self._headers.get(match[0])
-                if known is None:
-                    known = _read_header(format, match)
-                    if len(self._headers) > 1000:
-                        self._headers.clear()
-                    self._headers[match[0]] = known
-                return known
-        return None
+    def _runs(self, header: Header | None) -> TypeGuard[Header]:
+        return header is not None and bool(header.prefix) and header.is_severe and not self._held
 
-    def _begins(self, header: Header, parts: list[bytes], new: Header) -> bool:
-        """Whether a line with a prefix begins a message; a node's name may hold both."""
-        first = parts[0]
-        for start, end in _WHOLE:
-            if first.startswith(start):
-                return end.search(b"\n".join(parts)) is not None
-        return not (
-            new.format is header.format and new.time_s and new.time_s < header.time_s - _CLOCK_JUMP_S and len(parts) > 1
-        )
+    def _run(self, header: Header, block: str, start: int) -> Generator[Batch, None, int]:
+        """Messages that begin with the prefix of the one at hand; returns where the next line begins."""
+        separator = "\n" + header.prefix
+        end = min(start + self._window, len(block))
+        if end < len(block):
+            end = block.find("\n", end)
+            end = end if end >= 0 else len(block)
+        pieces = block[start + len(header.prefix) : end].split(separator)
+        # The last piece goes on to the end, whatever prefix it has there.
+        last, _, rest = pieces.pop().partition("\n")
+        inside = self._splices.inside
+        plain: list[str] = []
+        for piece in pieces:
+            if "\n" not in piece and "\x1b" not in piece and "\r" not in piece and not inside(piece):
+                plain.append(piece)
+                continue
+            yield from self._plain(header, plain)
+            plain = []
+            for line in (header.prefix + piece).split("\n"):
+                yield from self._take(line)
+        yield from self._plain(header, plain)
+        yield from self._take(header.prefix + last)
+        begun = end - len(rest) if rest else end + 1
+        self._window = min(4 * self._window, _MAX_WINDOW) if not rest else max(2 * (begun - start), _MIN_WINDOW)
+        return begun
 
-    def _continues(self, header: Header, parts: list[bytes], line: bytes) -> bool:
-        """Whether a line without prefix belongs to the message before it."""
-        if header.format is None or header.format.indented:
-            return line[:1] in (b" ", b"\t")
-        if header.format.whole:
-            return False
-        return not any(bare.bypasses and pattern.match(line) for bare, pattern in _BARE)
+    def _plain(self, header: Header, texts: list[str]) -> Iterator[Batch]:
+        if texts:
+            yield from self._settle(header)
+            yield from self._end()
+            yield header, self._line + 1, texts
+            self._line += len(texts)
 
-    def _bare(self, line: bytes) -> Header:
-        for bare, pattern in _BARE:
-            if pattern.match(line):
-                return _bare_header(bare)
-        return Header(b"", None, "stderr", "info")
-
-
-def _bare_header(bare: Bare) -> Header:
-    return Header(b"", None, bare.producer, bare.severity)
-
-
-def _read_header(format: Format, match: re.Match[bytes]) -> Header:
-    groups = match.groupdict()
-
-    def text(name: str) -> str:
-        return (groups.get(name) or b"").decode("utf-8", "replace")
-
-    word = groups.get("inner") or groups.get("sev") or b""
-    severity = format.severities.get(word) or format.severities.get(word.upper()) or format.default
-    thread = groups.get("thread")
-    tag = "TRT" if groups.get("inner") else (format.tag or text("tag"))
-    return Header(
-        match[0],
-        format,
-        format.producer,
-        severity,
-        _seconds(text("time")),
-        tag,
-        text("src"),
-        text("func"),
-        int(thread) if thread else 0,
-    )
-
-
-_TIMES = (
-    (re.compile(r"(?P<m>\d\d)/(?P<d>\d\d)/(?P<y>\d{4})-(?P<H>\d\d):(?P<M>\d\d):(?P<S>\d\d)"), 0),
-    (re.compile(r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)[ T](?P<H>\d\d):(?P<M>\d\d):(?P<S>\d\d(?:[.,]\d+)?)"), 0),
-)
-
-
-def _seconds(text: str) -> float:
-    """Seconds since the epoch, the clock read as UTC; 0 where the date is missing."""
-    for pattern, _ in _TIMES:
-        match = pattern.match(text)
-        if match:
-            whole, _, fraction = match["S"].replace(",", ".").partition(".")
-            year, month, day, hour, minute = (int(match[key]) for key in "ymdHM")
-            if not (1970 <= year and 1 <= month <= 12 and 1 <= day <= 31):
-                return 0.0
-            return calendar.timegm((year, month, day, hour, minute, int(whole))) + float(f"0.{fraction or 0}")
-    return 0.0
-
-
-def _blocks(source: str | Path | BinaryIO) -> Iterator[bytes]:
-    """Whole lines, in blocks; the last block ends where the text ends."""
-    if isinstance(source, (str, Path)):
-        try:
-            with Path(source).open("rb") as stream:
-                yield from _lines(stream, str(source))
-        except OSError as error:
-            raise LogError(source, error.strerror or str(error), "Give the log file itself.") from error
-    else:
-        yield from _lines(source, getattr(source, "name", "stream"))
-
-
-def _lines(stream: BinaryIO, name: object) -> Iterator[bytes]:
-    head = stream.read(BLOCK_BYTES)
-    chunks = _chunks(head, stream)
-    if head[:2] == b"\x1f\x8b":
-        chunks = _unzipped(chunks)
-    first = next(chunks, b"")
-    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):  # PowerShell's redirection
-        chunks = _utf8(first, chunks)
-        first = next(chunks, b"")
-    if _is_binary(first):
-        raise LogError(name, "is not text", "Give a log: the text that a build or a run printed.")
-    rest = b""
-    while first:
-        cut = first.rfind(b"\n")
-        if cut < 0:
-            rest = (rest + first)[: 2 * MAX_MESSAGE_BYTES]
-        else:
-            yield rest + first[:cut]
-            rest = first[cut + 1 :]
-        first = next(chunks, b"")
-    if rest:
-        yield rest
-
-
-def _chunks(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
-    while head:
-        yield head
-        head = stream.read(BLOCK_BYTES)
-
-
-def _unzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    unzip = zlib.decompressobj(wbits=31)
-    for chunk in chunks:
-        try:
-            while chunk:
-                yield from filter(None, [unzip.decompress(chunk, BLOCK_BYTES)])
-                chunk = unzip.unconsumed_tail
-                if unzip.eof:
-                    chunk, unzip = unzip.unused_data, zlib.decompressobj(wbits=31)
-        except zlib.error:
+    def _take(self, line: str) -> Iterator[Batch]:
+        """One line, whatever it is."""
+        self._line += 1
+        if "\r" not in line:
+            yield from self._judge(self._line, line)
             return
+        for piece in line.split("\r"):  # a progress bar; the whole text of an old Macintosh
+            if piece:
+                yield from self._judge(self._line, piece)
+
+    def _judge(self, number: int, line: str) -> Iterator[Batch]:
+        """A line; one of another time is held back until the next ones tell whether the clock has changed."""
+        new = self._headers.of(line)
+        if self._suspect is not None:
+            goes_on = new is None or (_are_near(new, self._suspect) and not _are_near(new, self._header))
+            if goes_on and len(self._held) < _MAX_HELD:
+                self._held.append((number, line))
+                return
+            yield from self._settle(new)
+        if new is not None and not _are_near(new, self._header):
+            self._suspect = new
+            self._held = [(number, line)]
+            return
+        yield from self._place(number, line, new)
+
+    def _settle(self, new: Header | None) -> Iterator[Batch]:
+        """Place the lines held back: if the clock goes on as before, they belong to the message at hand."""
+        held, suspect = self._held, self._suspect
+        if suspect is None:
+            return
+        self._held, self._suspect = [], None
+        forged = new is not None and _are_near(new, self._header) and not _are_near(new, suspect)
+        for number, line in held:
+            if forged:
+                self._add(line)
+            else:
+                yield from self._place(number, line, self._headers.of(line))
+
+    def _place(self, number: int, line: str, new: Header | None) -> Iterator[Batch]:
+        if new is not None:
+            body = line[len(new.prefix) :]
+            if not self._splices.inside(body):
+                yield from self._begin(new, number, body)
+                return
+        else:
+            body = line
+            if self._parts and (tail := self._splices.tail(self._parts[-1], line)):
+                self._parts[-1] = self._parts[-1][: -len(tail)]
+            if not self._splices.concerns(line):
+                yield from self._loose(number, line)
+                return
+        for header, text in self._splices.split(new, body, new or self._last):
+            if header is not None:
+                yield from self._begin(header, number, text)
+            else:
+                yield from self._loose(number, text)
+
+    def _loose(self, number: int, line: str) -> Iterator[Batch]:
+        """A line without prefix: more of the message at hand, or a message without prefix."""
+        if self._splices.is_break(line):
+            return
+        ended = self._ended or (self._header is not None and _COLOUR_ENDS.search(line) is not None)
+        plain = _ANSI.sub("", line) if "\x1b" in line else line
+        if self._continues(plain):
+            self._add(plain)
+            self._ended = ended
+            return
+        for text in _glued(plain) if plain.strip() else ():
+            yield from self._begin(bare_header(text), number, text)
+
+    def _continues(self, line: str) -> bool:
+        header = self._header
+        if header is None or self._ended:
+            return not line.strip()
+        if header.format is None or header.format.indented:
+            return not line.strip() or line[0] in " \t" or self._is_coloured()
+        return not header.format.whole and not bypasses(line)
+
+    def _is_coloured(self) -> bool:
+        return self._header is not None and self._header.prefix.startswith("\x1b")
+
+    def _begin(self, header: Header, number: int, body: str) -> Iterator[Batch]:
+        yield from self._end()
+        if not header.is_severe:
+            header = self._headers.judged(header, body)
+        self._header, self._first = header, number
+        self._last = header if header.prefix else self._last
+        self._ended = "\x1b" in body and self._is_coloured() and _COLOUR_ENDS.search(body) is not None
+        text = _ANSI.sub("", body) if "\x1b" in body else body
+        self._parts, self._size = [text[:MAX_MESSAGE]], len(text)
+
+    def _add(self, line: str) -> None:
+        """One more line of the message at hand."""
+        if self._header is None or self._size >= MAX_MESSAGE:
+            return
+        self._parts.append(line[: MAX_MESSAGE - self._size])
+        self._size += len(line) + 1
+
+    def _end(self) -> Iterator[Batch]:
+        """The message at hand is complete."""
+        if self._header is not None:
+            if self._ended or self._header.format is None:
+                while len(self._parts) > 1 and not self._parts[-1].strip():
+                    self._parts.pop()
+            text = self._parts[0] if len(self._parts) == 1 else "\n".join(self._parts)
+            header, self._header = self._header, None
+            yield header, self._first, [text]
 
 
-def _utf8(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder("utf-16")("replace")
-    yield decoder.decode(first).encode("utf-8", "replace")
-    for chunk in chunks:
-        yield decoder.decode(chunk).encode("utf-8", "replace")
+def _glued(line: str) -> list[str]:
+    """Messages without prefix that a program has printed without line breaks."""
+    return _GLUE.split(line) if len(line) < _MAX_GLUED else [line]
 
 
-def _is_binary(sample: bytes) -> bool:
-    sample = sample[:65536]
-    control = sum(sample.count(bytes([byte])) for byte in (*range(7), *range(14, 27)))
-    return control > len(sample) // 10
+def _are_near(header: Header, other: Header | None) -> bool:
+    """Whether two times are of one run, or of two programs whose clocks differ by their time zones."""
+    if other is None or header.format is not other.format or not header.time_s or not other.time_s:
+        return True
+    apart = abs(header.time_s - other.time_s)
+    between_zones = apart <= 26 * 3600 and min(apart % 900, 900 - apart % 900) <= 5
+    return apart <= _CLOCK_JUMP_S or between_zones

@@ -49,13 +49,16 @@ class Record:
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, fit for JSON Lines."""
-        return asdict(self)
+        """Plain builtins, fit for JSON Lines; ``time_s`` is ``time`` there."""
+        data = asdict(self)
+        data["time"] = data.pop("time_s")
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        return cls(**{"time_s": data.get("time", 0.0), **known})
 
 
 def errors_of(records: Iterable[Record]) -> list[Record]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pytest_trtgray.logs.tuning import Found, number
+from pytest_trtgray.logs.numbers import number, whole
+from pytest_trtgray.logs.tuning import Found
 
 _ONNX = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f]|\[ONNX Layer: |\s|$)", re.DOTALL)
 _PLAIN_LAYER = re.compile(
-    r"^Layer(?: ?\((?P<layer_type>[\w\[\]]+)\))?: (?P<name>.+?), Tactic: (?P<tactic>-?\w+), (?P<inputs>.*?) ?-> (?P<outputs>.*)$",
+    r"^ *Layer(?: ?\((?P<layer_type>[\w\[\]]+)\))?: (?P<name>.+?), Tactic: (?P<tactic>-?\w+), (?P<inputs>.*?) "
+    r"?-> (?P<outputs>.*)$",
     re.MULTILINE,
 )
 _TACTIC = re.compile(r", TacticName: ([^,\n]*)")
@@ -17,19 +19,19 @@ _TACTIC_ID = re.compile(r", TacticValue: (-?\w+)")
 
 
 def layers(text: str) -> Found:
-    """``layer_info`` for each layer of a list, in both forms.
+    r"""``layer_info`` for each layer of a list, in both forms.
 
-    ``Engine Layer Information:\\nLayer(Type): name, Tactic: id, in -> out`` and, of a build with detailed verbosity,
-    ``Layers:\\nName: …, LayerType: …, …, Metadata: [ONNX Layer: x]``.
+    ``Engine Layer Information:\nLayer(Type): name, Tactic: id, in -> out`` and, of a build with detailed verbosity,
+    ``Layers:\nName: …, LayerType: …, …, Metadata: [ONNX Layer: x]``.
     """
     found: Found = []
-    for match in _PLAIN_LAYER.finditer(text):
-        fields: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value is not None}
+    for plain in _PLAIN_LAYER.finditer(text):
+        fields: dict[str, Any] = {name: value for name, value in plain.groupdict().items() if value is not None}
         found.append(("layer_info", fields))
     if found:
         return found
-    body = re.split(r"\n\n?(?:I/O Tensors|Bindings|Engine Metadata):", text, maxsplit=1)[0]
-    for part in re.split(r"\n(?=Name: )", body)[1:]:
+    body = re.split(r"\n\n? *(?:I/O Tensors|Bindings|Engine Metadata):", text, maxsplit=1)[0]
+    for part in re.split(r"\n *(?=Name: )", body)[1:]:
         name, kind, rest = part.partition(", LayerType: ")
         if not kind:
             continue
@@ -70,7 +72,7 @@ def onnx_header(text: str) -> dict[str, Any] | None:
     field = _HEADER_FIELDS[match["name"]]
     value: Any = match["value"].strip()
     if field == "opset" and value.isdigit():
-        value = int(value)
+        value = whole(value)
     return {field: value}
 
 
@@ -156,7 +158,7 @@ class ProfileTable:
     def read(self, text: str) -> Found:
         """A row, or nothing."""
         if match := _PROFILE_HEAD.search(text):
-            self._iterations = int(match["iterations"])
+            self._iterations = whole(match["iterations"])
             return []
         columns = _COLUMN.findall(text)
         if len(columns) >= 4 and "Layer" in columns:

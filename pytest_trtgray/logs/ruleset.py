@@ -118,7 +118,7 @@ class Rule:
     @property
     def id(self) -> str:
         """What a finding calls it, and what an allow list names."""
-        return self.optimisation or self.code
+        return self.code or self.optimisation
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,7 @@ class RuleSet:
     follow_ups: tuple[Condition, ...]
 
     def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(
-            self.rules + other.rules, self.noise + other.noise, self.follow_ups + other.follow_ups
-        )
+        return RuleSet(self.rules + other.rules, self.noise + other.noise, self.follow_ups + other.follow_ups)
 
 
 @functools.cache
@@ -209,7 +207,7 @@ class _Where:
 
 
 def _rule(file: str, entry: Mapping[str, Any], index: int) -> Rule:
-    name = entry.get("optimisation") or entry.get("code") or index + 1
+    name = entry.get("code") or entry.get("optimisation") or index + 1
     where = _Where(file, f"rule {name}")
     _check_keys(where, entry, _RULE_KEYS)
     texts = {key: _text(where.at(key), entry.get(key, "")) for key in _RULE_TEXTS}
@@ -260,7 +258,9 @@ def _aside(file: str, entry: Mapping[str, Any], name: str) -> Condition:
 def _conditions(where: _Where, value: Any) -> tuple[Condition, ...]:
     if not isinstance(value, list):
         raise where.error("is no list of conditions")
-    return tuple(_condition(_Where(where.file, where.rule, f"{where.key}[{i}]"), entry) for i, entry in enumerate(value))
+    return tuple(
+        _condition(_Where(where.file, where.rule, f"{where.key}[{i}]"), entry) for i, entry in enumerate(value)
+    )
 
 
 def _condition(where: _Where, value: Any) -> Condition:

@@ -7,17 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_trtgray.logs.tuning import number
-
-MIB = 1 << 20
-
-
-def _mib(text: str) -> int:
-    return round(float(text) * MIB)
+from pytest_trtgray.logs.numbers import mebibytes, number, whole
 
 
 def _shape(text: str) -> list[int]:
-    return [int(part) for part in re.findall(r"-?\d+", text)]
+    return [whole(part) for part in re.findall(r"-?\d+", text)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Statement:
             if value is None:
                 continue
             if name.endswith("_mib"):
-                fields[name[:-4] + "_bytes"] = _mib(value)
+                fields[name[:-4] + "_bytes"] = mebibytes(value)
             else:
                 convert = self.convert.get(name) or _BY_NAME.get(name)
                 fields[name] = convert(value) if convert else value
@@ -58,17 +52,17 @@ class Statement:
 # Groups whose name says what they are.
 _BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "seconds": number,
-    "bytes": int,
-    "requested": int,
-    "layers": int,
-    "n": int,
-    "entries": int,
-    "hits": int,
-    "cuda_code": int,
-    "code": int,
-    "build": int,
+    "bytes": whole,
+    "requested": whole,
+    "layers": whole,
+    "n": whole,
+    "entries": whole,
+    "hits": whole,
+    "cuda_code": whole,
+    "code": whole,
+    "build": whole,
     "shape": _shape,
-    "index": int,
+    "index": whole,
     "value": number,
 }
 
@@ -101,13 +95,14 @@ STATEMENTS: tuple[Statement, ...] = (
         "network_io",
         "network tensors",
         r"Detected (?P<inputs>\d+) inputs? and (?P<outputs>\d+) output",
-        {"inputs": int, "outputs": int},
+        {"inputs": whole, "outputs": whole},
     ),
     _s("unused_input", "nused", r"Unused Input: (?P<tensor>.+)|Input Tensor (?P<name>.+) is unused"),
     _s(
         "profile_shapes",
         "optimization profile",
-        r"Set shape of input tensor (?P<tensor>.+) for optimization profile (?P<index>\d+) to: MIN=(?P<min>\S+) OPT=(?P<opt>\S+) MAX=(?P<max>\S+)",
+        r"Set shape of input tensor (?P<tensor>.+) for optimization profile (?P<index>\d+) to: MIN="
+        r"(?P<min>\S+) OPT=(?P<opt>\S+) MAX=(?P<max>\S+)",
     ),
     _s("dynamic_input", "minShape is not the same", r"In input \((?P<tensor>.*)\), minShape"),
     # --- how long
@@ -118,21 +113,23 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "stage_time",
         "econds",
-        r"^\s*(?P<stage>Graph construction and optimization|Graph construction|Formats and tactics selection|Subgraph compilation|Post Processing Calibration data) (?:completed )?in (?P<seconds>\S+) seconds",
+        r"^\s*(?P<stage>Graph construction and optimization|Graph construction|Formats and tactics selection|"
+        r"Subgraph compilation|Post Processing Calibration data) (?:completed )?in (?P<seconds>\S+) seconds",
     ),
     _s("stage_time", "Graph optimization time", r"^(?P<stage>Graph optimization) time: (?P<seconds>\S+) seconds"),
     _s(
         "stage_time",
         "Deserialization required",
         r"(?P<stage>Deserialization) required (?P<seconds>\d+) microseconds",
-        {"seconds": lambda text: int(text) / 1e6},
+        {"seconds": lambda text: whole(text) / 1e6},
     ),
     _s("stage_time", "sec", r"^(?P<stage>Engine (?:deserialized|loaded)) in (?P<seconds>\S+) sec"),
     # --- memory
     _s(
         "mem_usage",
         "[MemUsageChange]",
-        r"\[MemUsageChange\] (?P<what>.+): CPU (?P<cpu_delta_mib>[+-]?\d+), GPU (?P<gpu_delta_mib>[+-]?\d+), now: CPU (?P<cpu_now_mib>\d+), GPU (?P<gpu_now_mib>\d+) \(MiB\)",
+        r"\[MemUsageChange\] (?P<what>.+): CPU (?P<cpu_delta_mib>[+-]?\d+), GPU (?P<gpu_delta_mib>[+-]?\d+), "
+        r"now: CPU (?P<cpu_now_mib>\d+), GPU (?P<gpu_now_mib>\d+) \(MiB\)",
     ),
     _s(
         "mem_usage",
@@ -142,7 +139,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "mem_peak",
         "[MemUsageStats]",
-        r"\[MemUsageStats\] Peak memory usage (?:of|during) (?P<what>[^:]+): CPU:? (?P<cpu_mib>\d+) MiB(?:, GPU:? (?P<gpu_mib>\d+) MiB)?",
+        r"\[MemUsageStats\] Peak memory usage (?:of|during) (?P<what>[^:]+): CPU:? (?P<cpu_mib>\d+) MiB(?:, "
+        r"GPU:? (?P<gpu_mib>\d+) MiB)?",
     ),
     _s("memory", " Memory: ", r"^\s*(?P<what>(?:Total|Max) [\w ]*Memory): (?P<bytes>\d+)"),
     _s("memory", " memory ", r"(?P<what>Total per-runner \w+ persistent memory) is (?P<bytes>\d+)"),
@@ -151,8 +149,9 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "layer_memory",
         "ersistent: ",
-        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
-        {"weights": int, "host": int, "device": int, "scratch": int},
+        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? "
+        r"Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
+        {"weights": whole, "host": whole, "device": whole, "scratch": whole},
         unit="bytes",
     ),
     _s("engine_loaded", "Loaded engine size", r"Loaded engine size: (?P<size_mib>[\d.]+) MiB"),
@@ -175,7 +174,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "tactic_skipped_memory",
         "Skipping tactic",
-        r"Skipping tactic (?P<id>\S+) due to insuff?icient memory on requested size of (?P<requested>\d+)(?: detected for tactic (?P<tactic>[^.\s]+))?",
+        r"Skipping tactic (?P<id>\S+) due to insuff?icient memory on requested size of (?P<requested>\d+)(?: "
+        r"detected for tactic (?P<tactic>[^.\s]+))?",
     ),
     _s(
         "tactic_skipped_memory",
@@ -225,19 +225,21 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "type_mismatch",
         "first input has type",
-        r"(?P<layer>\w+) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second input has type (?P<type_b>\w+)",
+        r"(?P<layer>\w+) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second "
+        r"input has type (?P<type_b>\w+)",
     ),
     _s(
         "type_mismatch",
         "must have same input types",
-        r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of types (?P<type_a>\w+) and (?P<type_b>\w+)",
+        r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of "
+        r"types (?P<type_a>\w+) and (?P<type_b>\w+)",
     ),
     _s("int64_binding", "Make sure", r"Make sure (?P<io>input|output) (?P<tensor>.+) has Int64 binding"),
-    _s("default_scale", "Setting a default quantization params", r"missing for (?P<tensor>.*)$"),
     _s(
         "overridden_scale",
         "Overriding tensor scales",
-        r"scales: (?P<tensor>.+?) \[Quantization\(scale: \{(?P<old>[^,}]+).*?using (?P<like>.+?) \[Quantization\(scale: \{(?P<new>[^,}]+)",
+        r"scales: (?P<tensor>.+?) \[Quantization\(scale: \{(?P<old>[^,}]+).*?using (?P<like>.+?) "
+        r"\[Quantization\(scale: \{(?P<new>[^,}]+)",
         {"old": number, "new": number},
     ),
     _warning(
@@ -276,8 +278,9 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "tensor_scale",
         "Inference Tensor scales",
-        r"zero-points: (?P<tensor>.+) scale and zero-point Quantization\(scale: \{(?P<scale>[^,}]+).*?zero-point: \{(?P<zero_point>[^,}]+)",
-        {"scale": number, "zero_point": int},
+        r"zero-points: (?P<tensor>.+) scale and zero-point Quantization\(scale: \{"
+        r"(?P<scale>[^,}]+).*?zero-point: \{(?P<zero_point>[^,}]+)",
+        {"scale": number, "zero_point": whole},
     ),
     # --- DLA
     _s("dla_fallback", "nsupported on DLA", r"Layer '(?P<layer>.+)' \((?P<type>\w+)\): Unsupported on DLA"),
@@ -288,7 +291,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "no_implementation",
         "ould not find any implementation for node",
-        r"(?:Error Code:? (?P<code>\d+): [^\n(]*\()?[^\n]{0,10}[Cc]ould not find any implementation for node (?P<node>.+?)(?:, try increasing|\.?(?:$|\)| In ))",
+        r"(?:Error Code:? (?P<code>\d+): [^\n(]*\()?[^\n]{0,10}[Cc]ould not find any implementation for node "
+        r"(?P<node>.+?)(?:, try increasing|\.?(?:$|\)| In ))",
     ),
     _s(
         "no_implementation",
@@ -316,7 +320,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "serialization_mismatch",
         "Serialized Engine Version",
         r"Current Version: (?P<current>\d+), Serialized Engine Version: (?P<engine>\d+)",
-        {"current": int, "engine": int},
+        {"current": whole, "engine": whole},
     ),
     _s(
         "version_mismatch",
@@ -365,7 +369,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "ort_error",
         "[ONNXRuntimeError]",
-        r"\[ONNXRuntimeError\] : (?P<code>\d+) : (?P<name>\w+) : (?P<message>(?:[^\n]|\n )*?(?:fused node: (?P<fused_node>\S+)|\Z|\n(?! )))",
+        r"\[ONNXRuntimeError\] : (?P<code>\d+) : (?P<name>\w+) : (?P<message>(?:[^\n]|\n )*?(?:fused node: "
+        r"(?P<fused_node>\S+)|\Z|\n(?! )))",
     ),
     _s("ort_error", "[ErrorCode:", r"\[ErrorCode:(?P<name>\w+)\] .*?(?:Status Message: )(?P<message>[^\n]*)"),
     _s("ep_fallback", "Failed to create ", r"Failed to create (?P<provider>\w+ExecutionProvider)"),
@@ -380,32 +385,36 @@ STATEMENTS: tuple[Statement, ...] = (
         "triton_load_failed",
         "failed to load '",
         r"failed to load '(?P<model>[^']*)' version (?P<version>\d+): (?P<reason>[^\n]*)",
-        {"version": int},
+        {"version": whole},
     ),
     _s(
         "deepstream_error",
         "NvDsInferContext",
-        r"Error in NvDsInferContextImpl::(?P<func>\w+)\(\)(?: <(?P<source>[^>]*)>)?(?: \[UID = (?P<uid>\d+)\])?: (?P<text>[^\n]*)",
-        {"uid": int},
+        r"Error in NvDsInferContextImpl::(?P<func>\w+)\(\)(?: <(?P<source>[^>]*)>)?(?: \[UID = "
+        r"(?P<uid>\d+)\])?: (?P<text>[^\n]*)",
+        {"uid": whole},
     ),
     _s(
         "compare_failed",
         "FAILED | Output:",
-        r"FAILED \| Output: ['`](?P<output>[^'`]*)['`] \| (?P<reason>[^\n(]*(?:\(rel=(?P<rtol>[^,\n]+), abs=(?P<atol>[^)\n]+)\))?[^\n]*)",
+        r"FAILED \| Output: ['`](?P<output>[^'`]*)['`] \| (?P<reason>[^\n(]*(?:\(rel=(?P<rtol>[^,\n]+), abs="
+        r"(?P<atol>[^)\n]+)\))?[^\n]*)",
         {"rtol": number, "atol": number},
     ),
     _s(
         "accuracy_summary",
         "Accuracy Summary |",
         r"Summary \| (?P<a>.+) vs\. (?P<b>.+?) \| Passed: (?P<passed>\d+)/(?P<total>\d+) iterations",
-        {"passed": int, "total": int},
+        {"passed": whole, "total": whole},
     ),
     _s("values_not_finite", "Detected | One or more", r"(?P<what>NaN|Inf) Detected"),
     _s("command_failed", "FAILED | Runtime:", r"Runtime: (?P<seconds>[\d.]+)s \| Command: (?P<command>[^\n]*)"),
     _s(
         "api_result",
         "ailed",
-        r"^(?P<text>Failed to parse onnx file|Parsing model failed|Engine could not be created from network|Building engine failed|Failed to create engine from model(?: or file)?|Engine set up failed|Could not parse ONNX correctly|Invalid Engine[^\n]*|Deserialize engine failed from file[^\n]*)",
+        r"^(?P<text>Failed to parse onnx file|Parsing model failed|Engine could not be created from network|"
+        r"Building engine failed|Failed to create engine from model(?: or file)?|Engine set up failed|Could "
+        r"not parse ONNX correctly|Invalid Engine[^\n]*|Deserialize engine failed from file[^\n]*)",
         result=False,
     ),
     _s("api_result", "Could not parse ONNX correctly", "(?P<text>Could not parse ONNX correctly)", result=False),
@@ -414,7 +423,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "api_result",
         "parse ",
         r"^(?P<text>parse) (?P<result>True|False) parser errors (?P<errors>\d+)$",
-        {"result": lambda text: text == "True", "errors": int},
+        {"result": lambda text: text == "True", "errors": whole},
     ),
     # --- versions
     _s("version", "Loaded Module:", r"Loaded Module: (?P<module>tensorrt\w*) \| Version: (?P<version>[\d.]+\d)"),
@@ -425,27 +434,33 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "version", "ExecutionProvider'", r"^(?P<version>\d+\.\d+\.\d+) \['\w+ExecutionProvider'", product="ONNX Runtime"
     ),
+    # TensorRT for RTX alone builds for GPUs that are not there.
+    _s("product", "compute capabilities", r"^Number of target compute capabilities", product="TensorRT-RTX"),
+    _s("product", "legacy CPU-only mode", "legacy", product="TensorRT-RTX"),
+    _s("product", "TensorRT-RTX", "TensorRT-RTX", product="TensorRT-RTX"),
     # --- trtexec
     _s("device", "Selected Device:", r"Selected Device: (?P<name>[^\n]+)"),
     _s("device", "Compute Capability:", r"^Compute Capability: (?P<compute_capability>\d+\.\d+)"),
-    _s("trace", "Timing trace has", r"trace has (?P<queries>\d+) queries over (?P<seconds>\S+) s", {"queries": int}),
+    _s("trace", "Timing trace has", r"trace has (?P<queries>\d+) queries over (?P<seconds>\S+) s", {"queries": whole}),
     _s(
         "trace",
         "Warmup completed",
         r"completed (?P<warmup_queries>\d+) queries over (?P<warmup_ms>\S+) ms",
-        {"warmup_queries": int, "warmup_ms": number},
+        {"warmup_queries": whole, "warmup_ms": number},
     ),
     _s(
         "perf_average",
         "Average on",
-        r"Average on (?P<runs>\d+) runs - GPU latency: (?P<gpu_ms>\S+) ms(?: - Host latency: (?P<host_ms>\S+) ms)?(?: \((?:end to end (?P<end_to_end_ms>\S+) ms, )?enqueue (?P<enqueue_ms>\S+) ms\))?",
-        {"runs": int, "gpu_ms": number, "host_ms": number, "end_to_end_ms": number, "enqueue_ms": number},
+        r"Average on (?P<runs>\d+) runs - GPU latency: (?P<gpu_ms>\S+) ms(?: - Host latency: (?P<host_ms>\S+) "
+        r"ms)?(?: \((?:end to end (?P<end_to_end_ms>\S+) ms, )?enqueue (?P<enqueue_ms>\S+) ms\))?",
+        {"runs": whole, "gpu_ms": number, "host_ms": number, "end_to_end_ms": number, "enqueue_ms": number},
     ),
     _s(
         "perf_average",
         "Average over",
-        r"Average over (?P<runs>\d+) runs is (?P<gpu_ms>\S+) ms(?: \(host walltime is (?P<host_ms>\S+) ms(?:, (?P<percentile>\d+)% percentile time is (?P<percentile_ms>[\d.]*\d))?)?",
-        {"runs": int, "gpu_ms": number, "host_ms": number, "percentile": int, "percentile_ms": number},
+        r"Average over (?P<runs>\d+) runs is (?P<gpu_ms>\S+) ms(?: \(host walltime is (?P<host_ms>\S+) ms(?:, "
+        r"(?P<percentile>\d+)% percentile time is (?P<percentile_ms>[\d.]*\d))?)?",
+        {"runs": whole, "gpu_ms": number, "host_ms": number, "percentile": whole, "percentile_ms": number},
     ),
     _s("perf_warning", "hroughput may be bound by Enqueue", "Enqueue", kind="enqueue_bound"),
     _s("perf_warning", "hroughput may be bound by host-to-device", "host", kind="h2d_bound"),
@@ -453,4 +468,32 @@ STATEMENTS: tuple[Statement, ...] = (
     _s("perf_warning", "coefficient of variance", r"variance = (?P<cv>[\d.]+)%", {"cv": number}, kind="unstable"),
     _s("perf_warning", "Multiple inference streams are used", "Multiple", kind="multi_stream"),
 )
-"""All kinds, sought in this order in every message that is worth it."""
+"""All kinds, sought in this order."""
+
+_OF_VERBOSE = frozenset(
+    (
+        "layer_count",
+        "fusion",
+        "layer_converted",
+        "stage_time",
+        "mem_usage",
+        "memory",
+        "layer_memory",
+        "tactic_skipped_memory",
+        "tactic_skipped_exception",
+        "workspace_short",
+        "timing_cache",
+        "timing_cache_deleted",
+        "overridden_scale",
+        "tensor_scale",
+        "missing_scale",
+        "no_implementation",
+        "plugin_missing",
+        "version",
+        "product",
+        "warning",
+        "profile_shapes",
+    )
+)
+VERBOSE_STATEMENTS = tuple(statement for statement in STATEMENTS if statement.kind in _OF_VERBOSE)
+"""Those that builders make in verbose messages, which are so many that the others are not sought in them."""

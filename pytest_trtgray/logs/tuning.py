@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from typing import Any
 
-Found = list[tuple[str, dict[str, Any]]]
+from pytest_trtgray.logs.numbers import MIB, number, whole
 
-DEAD_TACTICS = ("0xd15ea5edd15ea5ed", "-3360065831133338131")
+Found = list[tuple[str, dict[str, Any]]]
+_NONE: Found = []  # never changed
+
+DEAD_TACTICS = frozenset(("0xd15ea5edd15ea5ed", "-3360065831133338131"))
 """What TensorRT notes where no tactic worked ("diseased"), as hexadecimal and as decimal number."""
 
-_TIMED = re.compile(r"Tactic: (\S+) [Tt]ime:? (\S+)$")
+_TIME = ("Time:", "time", "time:", "Time")  # over the years
 _NAMED_TIMED = re.compile(r"Tactic Name: (.*) Tactic: (\S+) Time: (\S+)$", re.DOTALL)
-_SET_NAME = re.compile(r"Set Tactic Name: (\S+)(?: Tactic: (\S+))?")
-_RUNNER = re.compile(r"-+ Timing Runner: (.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\)$", re.DOTALL)
-_COSTS = re.compile(r"=+ Computing (reformatting )?costs(?: for|:)? ?(.*)$", re.DOTALL)
-_FORMATS = re.compile(r"\*+ Autotuning ([\w ]+): ?(.*?) ?\*+$", re.DOTALL)
-_FASTEST = re.compile(r"Fastest Tactic: (\S+) [Tt]ime: (\S+)$")
+_SET_NAME = "Set Tactic Name: "
+_RUNNER = "--------------- Timing Runner: "
+_COSTS = re.compile(r"=+ Computing (?:reformatting )?costs(?: for|:)? ?(.*)$", re.DOTALL)
+_FORMATS = "Autotuning "
 _PROFILED = re.compile(
     r"(.*) \(([^()\[\]]+)(?:\[(0x\w+)\])?\) profiling completed in (\S+) seconds\. Fastest Tactic: (\S+) Time: (\S+)$",
     re.DOTALL,
 )
-_CHOSEN = re.compile(r">+ Chose Runner Type: (.+?) Tactic: (\S+)$")
+_CHOSEN = "Chose Runner Type: "
 _SKIPPED_SCRATCH = re.compile(r"Tactic: (\S+) skipped\. Scratch requested: (\d+), available: (\d+)")
 _DEVICE_REQUEST = re.compile(r"Tactic Device request: (\d+) ?(MB|MiB|B)? Available: (\d+) ?(MB|MiB|B)?")
 
@@ -38,10 +40,10 @@ class Tuning:
         self._fastest: dict[str, float | None] = {}
 
     def tactic(self, text: str) -> Found:
-        """Messages that begin with ``Tactic``."""
-        match = _TIMED.match(text)
-        if match:
-            tactic, time = match.group(1, 2)
+        """Messages that begin with ``Tactic``; a third of a verbose build's lines."""
+        words = text.split(" ")
+        if len(words) == 4 and words[2] in _TIME:
+            tactic, time = words[1], words[3]
             fields = self._timed(tactic, time)
             if self._named_id == tactic or (self._name and not self._named_id):
                 fields["name"] = self._name
@@ -52,13 +54,13 @@ class Tuning:
             fields["name"] = match[1]
             return [("tactic", fields)]
         if match := _SKIPPED_SCRATCH.match(text):
-            fields = {"id": match[1], "requested_bytes": int(match[2]), "available_bytes": int(match[3])}
+            fields = {"id": match[1], "requested_bytes": whole(match[2]), "available_bytes": whole(match[3])}
             return [("tactic_skipped_memory", self._placed(fields))]
         if match := _DEVICE_REQUEST.match(text):
-            unit = {"MB": 1 << 20, "MiB": 1 << 20}
+            unit = {"MB": MIB, "MiB": MIB}
             fields = {
-                "request_bytes": int(match[1]) * unit.get(match[2] or "", 1),
-                "available_bytes": int(match[3]) * unit.get(match[4] or "", 1),
+                "request_bytes": whole(match[1]) * unit.get(match[2] or "", 1),
+                "available_bytes": whole(match[3]) * unit.get(match[4] or "", 1),
             }
             return [("tactic_device_request", self._placed(fields))]
         return []
@@ -66,49 +68,56 @@ class Tuning:
     def _timed(self, tactic: str, time: str) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "id": tactic,
-            "time_ms": milliseconds(time),
+            "time_ms": None,
             "node": self._node,
             "runner": self._runner,
             "formats": self._formats,
         }
-        if fields["time_ms"] is None or tactic in DEAD_TACTICS:
+        if tactic in DEAD_TACTICS or (milliseconds := number(time)) is None:
             fields["dead"] = True
+        else:
+            fields["time_ms"] = milliseconds
         return fields
 
     def _placed(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {**fields, "node": self._node, "runner": self._runner}
 
+    # The next three are most of a verbose build's lines: no patterns, as those take three times as long.
+
     def named(self, text: str) -> Found:
         """``NODE Set Tactic Name: NAME Tactic: ID``; its time follows."""
-        if match := _SET_NAME.search(text):
-            self._name, self._named_id = match[1], match[2] or ""
-        return []
+        words = text[text.find(_SET_NAME) + len(_SET_NAME) :].split(" ", 3)
+        self._name = words[0]
+        self._named_id = words[2] if len(words) > 2 and words[1] == "Tactic:" else ""
+        return _NONE
+
+    def formats(self, text: str) -> Found:
+        """``*** Autotuning format combination: A -> B ***``."""
+        start = text.find(_FORMATS)
+        if start >= 0:
+            self._formats, self._runner = text[start:].rstrip("* ").partition(":")[2].lstrip(), ""
+            self._fastest.clear()
+        return _NONE
+
+    def runner(self, text: str) -> Found:
+        """``--- Timing Runner: NODE (RUNNER[0x…])``."""
+        if text.startswith(_RUNNER):
+            node, _, runner = text[len(_RUNNER) :].rpartition(" (")
+            self._node, self._runner = node, runner.partition("[")[0].rstrip(")")
+            self._name = self._named_id = ""
+        return _NONE
 
     def costs(self, text: str) -> Found:
         """``=== Computing costs for NODE``."""
         if match := _COSTS.match(text):
-            self._node, self._formats, self._runner = match[2], "", ""
+            self._node, self._formats, self._runner = match[1], "", ""
             self._fastest.clear()
-        return []
-
-    def formats(self, text: str) -> Found:
-        """``*** Autotuning format combination: A -> B ***``."""
-        if match := _FORMATS.match(text):
-            self._formats, self._runner = match[2], ""
-            self._fastest.clear()
-        return []
-
-    def runner(self, text: str) -> Found:
-        """``--- Timing Runner: NODE (RUNNER[0x…])``."""
-        if match := _RUNNER.match(text):
-            self._node, self._runner = match.group(1, 2)
-            self._name = self._named_id = ""
-        return []
+        return _NONE
 
     def fastest(self, text: str) -> Found:
         """``Fastest Tactic: ID Time: T``."""
-        match = _FASTEST.match(text)
-        return self._profiled(*match.group(1, 2), {}) if match else []
+        words = text.split(" ")
+        return self._profiled(words[2], words[4], {}) if len(words) == 5 and words[3] in _TIME else _NONE
 
     def profiled(self, text: str) -> Found:
         """``NODE (RUNNER[0x…]) profiling completed in S seconds. Fastest Tactic: ID Time: T``."""
@@ -126,27 +135,20 @@ class Tuning:
 
     def chosen(self, text: str) -> Found:
         """``>>> Chose Runner Type: RUNNER Tactic: ID``."""
-        match = _CHOSEN.match(text)
-        if not match:
-            return []
-        fields = {"runner": match[1], "id": match[2], "node": self._node, "formats": self._formats}
-        if (time := self._fastest.get(match[2])) is not None:
+        runner, _, tactic = text.partition(_CHOSEN)[2].rpartition(" Tactic: ")
+        if not runner:
+            return _NONE
+        fields: dict[str, Any] = {"runner": runner, "id": tactic, "node": self._node, "formats": self._formats}
+        if (time := self._fastest.get(tactic)) is not None:
             fields["time_ms"] = time
         return [("chosen_tactic", fields)]
+
+    def default_scale(self, text: str) -> Found:
+        """``Setting a default quantization params because quantization data is missing for TENSOR``."""
+        tensor = text.partition(" is missing for ")[2]
+        return [("default_scale", {"tensor": tensor, "node": self._node, "runner": self._runner})]
 
     def unfit(self, text: str) -> Found:
         """``RUNNER has no valid tactics for this config, skipping``; ``Skipping RUNNER: No valid tactics for NODE``."""
         runner = text.split(" has no valid", 1)[0] if " has no valid" in text else text[9:].split(":", 1)[0]
         return [("runner_skipped", {"runner": runner, "node": self._node})]
-
-
-def number(text: str) -> float | None:
-    """A number as C++ prints it; None for infinity, NaN and what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None
-
-
-milliseconds = number

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pytest_trtgray.logs.numbers import whole
+
 _BANNER = re.compile(
     r"\[(?P<product>TensorRT[\w-]*) v(?P<version>[\d.]+)\](?: \[b(?P<build>\d+)\])?(?: \[(?P<task>[^\]]*)\])?"
 )
@@ -32,5 +34,5 @@ def of_banner(text: str) -> dict[str, str | int]:
         return {}
     found: dict[str, str | int] = {"product": match["product"], "version": dotted(match["version"])}
     if match["build"]:
-        found["build"] = int(match["build"])
+        found["build"] = whole(match["build"])
     return found

@@ -15,7 +15,7 @@ import pytest
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.records import Record, at_least
-from pytest_trtgray.logs.storage import from_line, to_line
+from pytest_trtgray.logs.storage import from_line, json_lines, to_line
 
 MAX_CHATTER = 20_000
 """Messages of a test that are no problems; of more, the latest. A verbose build of BERT-base says 12,000."""
@@ -84,7 +84,7 @@ def write_log(config: pytest.Config, path: Path) -> dict[str, Any]:
         OSError: it cannot be written.
     """
     found = list(recorded(config))
-    lines = [to_line(record, test=said.nodeid) for said in found for record in said.records]
+    lines = [line for said in found for line in json_lines(said.records, test=said.nodeid)]
     write_atomically(path, b"".join(lines))
     return {"file": path.name, "records": len(lines), "dropped": sum(said.dropped for said in found)}
 

@@ -17,7 +17,7 @@ LEAVES = {"errors", "files", "findings", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
-    "structure": {"structure", "engines", *LEAVES},
+    "structure": {"structure", "engines", "logs", *LEAVES},
     "accuracy": {"accuracy", "engines", *LEAVES},
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},

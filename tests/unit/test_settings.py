@@ -43,6 +43,7 @@ INI: dict[str, Any] = {
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
     "trt_identity": [],
+    "trt_rules": [],
 }
 
 
