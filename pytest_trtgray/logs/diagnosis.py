@@ -31,7 +31,7 @@ _RETURNS = re.compile(
 )
 _FAILED = re.compile(r"^\W*(?:None|False|RAISED)\b")
 # who said it is no part of what was said: it moves with every release
-_SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
+_SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+ ?|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,11 @@ def findings_of(
 
 @dataclass(frozen=True)
 class _Statement:
-    """A message, an event or a result, as conditions see it."""
+    """A message, an event or a result, as conditions see it; ``said`` is the whole message."""
 
     position: int
     line: int | None
+    said: str
     text: str
     kind: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -200,9 +201,10 @@ def _of_record(position: int, record: Record, events: Iterable[Event]) -> Iterat
     text = record.message
     if not is_stated or record.severity in STATED:
         text = _SOURCE.sub("", text)
-    yield _Statement(position, record.line, text, **common)  # type: ignore[arg-type]
+    yield _Statement(position, record.line, record.message, text, **common)  # type: ignore[arg-type]
     for event in events:
-        yield _Statement(position, record.line, _text_of(event), event.kind, event.fields, **common)  # type: ignore[arg-type]
+        about = (_text_of(event), event.kind, event.fields)
+        yield _Statement(position, record.line, record.message, *about, **common)  # type: ignore[arg-type]
 
 
 def _text_of(event: Event) -> str:
@@ -213,16 +215,14 @@ def _text_of(event: Event) -> str:
 
 
 def _of_result(position: int, result: ApiResult) -> Iterator[_Statement]:
-    fields = {"call": result.call, "result": result.result}
-    yield _Statement(position, None, f"{result.call} -> {result.result}", "api", fields, "info")
+    said = f"{result.call} -> {result.result}"
+    yield _Statement(position, None, said, said, "api", {"call": result.call, "result": result.result}, "info")
     for error in result.errors:
         desc = str(error.get("desc", ""))
-        fields = {**error, "desc": desc}
-        yield _Statement(position, None, desc, "parser_error", fields, "error")
-        yield _Statement(position, None, _SOURCE.sub("", desc), "", fields, "error")
-        reader = EventReader()
-        for event in reader.feed(Record("error", "", desc)):
-            yield _Statement(position, None, _text_of(event), event.kind, event.fields, "error")
+        yield _Statement(position, None, desc, desc, "parser_error", {**error, "desc": desc}, "error")
+        yield _Statement(position, None, desc, _SOURCE.sub("", desc), "", error, "error")
+        for event in EventReader().feed(Record("error", "", desc)):
+            yield _Statement(position, None, desc, _text_of(event), event.kind, event.fields, "error")
 
 
 # -- matching
@@ -469,7 +469,7 @@ def _is_standard(operator: str) -> bool:
 
 
 def _shown(statement: _Statement) -> Evidence:
-    return Evidence(statement.line, _printable(statement.text.strip()[:_SHOWN_CHARACTERS]))
+    return Evidence(statement.line, _printable(statement.said.strip()[:_SHOWN_CHARACTERS]))
 
 
 def _name(text: str) -> str:
@@ -509,7 +509,7 @@ def _undiagnosed_finding(errors: Sequence[_Statement]) -> Finding:
     return Finding(
         "error",
         _place(shown.line),
-        f"an error that no rule knows: {_first_line(shown.text)}" + (f" (and {count - 1} more)" if count > 1 else ""),
+        f"an error that no rule knows: {_told(errors[0])}" + (f" (and {count - 1} more)" if count > 1 else ""),
         f"log.{UNDIAGNOSED}",
         {"messages": count, "line": shown.line},
         _REPORT,
@@ -526,7 +526,7 @@ def _finding(matches: Sequence[_Match]) -> Finding:
     return Finding(
         rule.severity,
         some(names) or _place(shown.line),
-        f"{rule.cause}{about}: {_first_line(shown.text)}",
+        f"{rule.cause}{about}: {_told(first.statement)}",
         f"log.{rule.id}",
         {
             "messages": len(matches),
@@ -536,6 +536,11 @@ def _finding(matches: Sequence[_Match]) -> Finding:
         },
         f"{rule.remedy}{effect}",
     )
+
+
+def _told(statement: _Statement) -> str:
+    """The first line of the message, without where in the source it was said."""
+    return _first_line(_printable(_SOURCE.sub("", statement.said)))
 
 
 def _place(line: int | None) -> str:
