@@ -41,6 +41,7 @@ from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose
 from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import packed
@@ -120,7 +121,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
             + redaction.current()(first_cause(records, "no reason given")),
-            "What else TensorRT said stands below the failure of a test, and beside --trt-json.",
+            _remedy(records),
         )
     memory = memory_from_log(record.message for record in records)
     facts = {
@@ -133,6 +134,13 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         _keep_all(records, request.log_file)
         facts["files"] = [request.log_file.name]
     return engine, facts
+
+
+def _remedy(records: Sequence[Record]) -> str:
+    """What to do about a failed build, as far as a rule knows."""
+    diagnosis = diagnose(records)
+    told = "What else was said stands below the failure of a test, and beside --trt-json."
+    return told if diagnosis.code in (OK, UNDIAGNOSED) else f"{diagnosis.code}: {diagnosis.remedy}\n  {told}"
 
 
 def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Sequence[Record]]:
