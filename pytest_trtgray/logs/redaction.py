@@ -111,11 +111,7 @@ _MACHINES: tuple[_Rule, ...] = (
     ("::", re.compile(r"(?<![\w:.])[0-9A-Fa-f:]+::?[0-9A-Fa-f:]+(?![\w:.])"), lambda match: _ipv6(match)),
     (_COLONS, re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?![\w:.])"), lambda match: _ipv6(match)),
 )
-_VERSION_BEFORE = re.compile(
-    r"(?:version|\bver|\bv|release|tensorrt|\btrt|rtx|cudnn|cublas\w*|cuda|driver|\bgot|expecting|library|nccl|[=<>~]=)"
-    r"[\s:=(\"'\[_-]*$",
-    re.IGNORECASE,
-)
+_VERSION_BEFORE = re.compile(r"(?:version|driver)[\s:=(]*$", re.IGNORECASE)
 _ADDRESS_BEFORE = re.compile(
     r"(?:connect\w*|listen\w*|bind\w*|bound|request|address|\baddr|host(?:name)?|server|peer|client|remote|endpoint"
     r"|gateway|proxy|\bip|inet\w*|ping|ssh)(?:\s+(?:to|from|on|at|for|is))?[\s:=(\"'\[]*$|://$|@$",
@@ -266,14 +262,19 @@ def _only_groups(match: re.Match[str]) -> str:
 def _ipv4(match: re.Match[str]) -> str:
     numbers = [int(number) for number in match[0].split(".")]
     text, (start, end) = match.string, match.span()
-    if max(numbers) > 255 or numbers[0] in (0, 127, 255):
+    try:
+        address = ipaddress.IPv4Address(match[0])
+    except ValueError:  # a part beyond 255, or with a leading zero
+        return match[0]
+    if numbers[0] in (0, 127, 255):
         return match[0]
     before = text[max(0, start - 40) : start]
     if _ADDRESS_BEFORE.search(before) or _ADDRESS_AFTER.match(text, end):
         return IPV4
-    if numbers[0] <= _LARGEST_MAJOR_VERSION or _VERSION_BEFORE.search(before):
+    if numbers[0] <= _LARGEST_MAJOR_VERSION:
         return match[0]
-    return IPV4
+    is_version = _VERSION_BEFORE.search(before) and not address.is_private
+    return match[0] if is_version else IPV4
 
 
 def _ipv6(match: re.Match[str]) -> str:

@@ -53,6 +53,7 @@ TOKENS = (
         ("https://bob:secret@git.example.com/x", "https://user:REDACTED@git.example.com/x"),
         ("connect to 10.0.0.5", "connect to 192.0.2.1"),
         ("10.1.2.3:8001 and 172.16.0.0/16 and 192.168.1.7", "192.0.2.1:8001 and 192.0.2.1/16 and 192.0.2.1"),
+        ("--trt 192.168.7.7, version 192.168.7.7", "--trt 192.0.2.1, version 192.0.2.1"),
         ("from 2001:db8:85a3::8a2e:370:7334", "from 2001:db8::1"),
         ("fe80::1 and 2001:0db8:0:0:0:ff00:42:8329", "2001:db8::1 and 2001:db8::1"),
         ("00:1A:2b:3c:4d:5e", "00:00:00:00:00:00"),
@@ -80,7 +81,7 @@ def test_tokens(token: str) -> None:
     [
         "expecting library version 9.2.0.5 got 9.3.0.1, please rebuild",
         "TensorRT 10.13.3.9, cuBLAS 12.4.5.8, cuDNN 8.9.7.29",
-        "driver 32.0.15.6094, listening on 127.0.0.1:8000 and 0.0.0.0",
+        "driver 32.0.15.6094, driver 31.0.15.99, listening on 127.0.0.1:8000 and 0.0.0.0",
         "[ltWrapper.cpp::setupHeuristic::349] Error Code 2: Internal Error (Assertion cublasStatus failed.)",
         "ace::fade and std::bad_alloc and 10:00:00.123456",
         "dims 1:2:3:4:5:6:7:8",
