@@ -7,8 +7,9 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.errors import TrtGrayError
@@ -67,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     for command, action in ((listing, _baseline_list), (show, _baseline_show)):
         command.set_defaults(action=action)
     listing.add_argument("--dir", default="baselines", help="folder of baselines. Default: baselines")
+
+    report = commands.add_parser("report", help="an HTML report of what --trt-json has written")
+    report.add_argument("files", nargs="+", metavar="RUN.json", help="several are shown side by side")
+    report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
+    report.set_defaults(action=_report)
     return parser
 
 
@@ -82,6 +88,24 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--dir", default="baselines", help="folder of baselines, whose engines.sha256 lists the engines"
     )
     parser.add_argument("--allow-unlisted", action="store_true", help="load engine files that are not listed")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.reporting.document import read_document
+    from pytest_trtgray.reporting.html import render
+
+    paths = [Path(name) for name in arguments.files]
+    target = Path(arguments.output)
+    html = render([read_document(path) for path in paths], [path.name for path in paths])
+    try:
+        write_atomically(target, html.encode("utf-8"))
+    except OSError as error:
+        raise TrtGrayError(
+            target, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
+        ) from error
+    print(target)
+    return OK
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -181,7 +205,6 @@ def _baseline_list(arguments: argparse.Namespace) -> int:
 
 def _baseline_show(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.baselines.store import read_file
-    from pytest_trtgray.timing.gate import Baseline
 
     file = read_file(Path(arguments.file))
     print(f"test      {file.test}")
@@ -190,18 +213,35 @@ def _baseline_show(arguments: argparse.Namespace) -> int:
     for key, entry in sorted(file.entries.items()):
         print(f"\n{key}")
         try:
-            runs = Baseline.from_dict(entry).runs if "runs" in entry else ()
-            layers = len(entry["layers"])
+            lines = _entry_lines(entry)
         except (KeyError, TypeError, ValueError, AttributeError):
-            print("  cannot be read by this version")
-            continue
-        if not runs:
-            print(f"  {layers} layers")
-        for run in runs:
-            when = run.context.get("time_utc", "")
-            commit = run.context.get("commit", "")
-            print(f"  {when} {commit}  {math.exp(run.engine_log_us):10.1f} us, {run.sessions} sessions")
+            lines = ["cannot be read by this version"]
+        for line in lines:
+            print(f"  {line}")
     return OK
+
+
+def _entry_lines(entry: Mapping[str, Any]) -> list[str]:
+    """What a baseline entry holds, a line a run; raises what a damaged one makes it."""
+    from pytest_trtgray.timing.first_calls import FirstCallsBaseline
+    from pytest_trtgray.timing.gate import Baseline
+
+    if "calls" in entry:
+        return [
+            f"{_recorded(run.context)}  first calls {', '.join(f'{us:.1f}' for us in run.first_us)} us, "
+            f"context {run.creation_us:.1f} us"
+            for run in FirstCallsBaseline.from_dict(entry).runs
+        ]
+    if "runs" in entry:
+        return [
+            f"{_recorded(run.context)}  {math.exp(run.engine_log_us):10.1f} us, {run.sessions} sessions"
+            for run in Baseline.from_dict(entry).runs
+        ]
+    return [f"{len(entry['layers'])} layers"]
+
+
+def _recorded(context: Mapping[str, str]) -> str:
+    return f"{context.get('time_utc', '')} {context.get('commit', '')}"
 
 
 def _read(source: str, arguments: argparse.Namespace) -> list[Layer]:

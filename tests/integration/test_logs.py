@@ -123,7 +123,8 @@ class TestBesideTheReport:
         result = project.run("--trt-json=report.json")
 
         result.assert_outcomes(passed=1)
-        assert "the JSON report cannot be written" in text(result)
+        assert "report.log.jsonl: the log cannot be written" in text(result)
+        assert "log" not in json.loads((project.path / "report.json").read_text())
 
 
 class TestBelowAFailure:
