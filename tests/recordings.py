@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 DATA = Path(__file__).parent / "data"
-LOGS = tuple(sorted((DATA / "logs").glob("*.log")))
-"""Short logs of many producers."""
 
 
 def text(name: str) -> str:
