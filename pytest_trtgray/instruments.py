@@ -310,10 +310,9 @@ class StructureOf:
     @property
     def snapshot(self) -> Snapshot:
         """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.structure.snapshot import Snapshot
+        from pytest_trtgray.structure.snapshot import snapshot_of
 
-        info = self.engine.info
-        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
+        return snapshot_of(self.engine)
 
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_trtgray.engines.layer_listing import layers_from_log, listing_in
+from pytest_trtgray.engines.model import Layer
+
 DATA = Path(__file__).parent / "data"
 
 
@@ -26,6 +29,18 @@ def listing(name: str) -> Any:
 def messages(name: str) -> list[str]:
     """Every message of a build, as TensorRT's logger was given it."""
     return [json.loads(line)["msg"] for line in text(f"{name}.messages.jsonl").splitlines()]
+
+
+def log_layers(name: str) -> list[Layer]:
+    """The layers in the log of a build."""
+    return layers_from_log([listing_in(text(f"{name}.log"))])
+
+
+def model(name: str, folder: Path) -> Path:
+    """A recorded ONNX model as a file."""
+    path = folder / f"{name}.onnx"
+    path.write_bytes(gzip.decompress((DATA / f"{name}.onnx.gz").read_bytes()))
+    return path
 
 
 def unpacked(name: str, folder: Path) -> Path:

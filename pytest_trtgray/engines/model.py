@@ -110,8 +110,9 @@ class Layer:
         inputs: activations that it reads.
         constants: weights that it holds.
         outputs: activations that it writes.
-        tactic: the kernel chosen, where the engine says.
+        tactic: the kernel chosen, where the engine says: its name, or its number (``0x…``) where it has none.
         profile: index of the optimization profile.
+        stream: of several on which the engine runs layers at once.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Layer:
     outputs: tuple[LayerTensor, ...] = ()
     tactic: str = ""
     profile: int = 0
+    stream: int = 0
 
     @property
     def precision(self) -> str:

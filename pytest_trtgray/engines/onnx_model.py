@@ -16,6 +16,8 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
+from pytest_trtgray.engines.provenance import foldable
+from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -110,6 +112,17 @@ class OnnxModel:
             OnnxNode(node_name(node), node.op_type, tuple(node.input), tuple(node.output))
             for node in self.proto.graph.node
         )
+
+    @functools.cached_property
+    def scoped_names(self) -> Mapping[str, str]:
+        """By node name, a name that tells the module, where the exporter's own names are numbers."""
+        return scoped_names((node_name(node), node) for node in _nodes(self.proto.graph))
+
+    @functools.cached_property
+    def computed_nodes(self) -> tuple[str, ...]:
+        """Nodes of the main graph that depend on an input, in order, as layers call them."""
+        constant = foldable(self.nodes, set(self.initializers))
+        return tuple(self.scoped_names.get(node.name, node.name) for node in self.nodes if node.name not in constant)
 
     @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:

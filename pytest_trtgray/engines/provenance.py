@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 _NCHWC = "_nchwc"
 _LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
@@ -20,6 +21,17 @@ _CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
 # Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
 # batch normalisation.
 _MADE_FROM = re.compile(r"(_nchwc|_bn|_mul|_add|_token_\d+)$")
+
+
+class Node(Protocol):
+    """What is needed of a node: its name and tensor names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ def trace_origins(
     """
     producer = {output: node for node in original for output in node.outputs if output}
     by_name = {node.name: node for node in original}
-    folded = _foldable(original, set(constants))
+    folded = foldable(original, set(constants))
     anchors = [_anchors(node, producer, by_name) for node in optimised]
     owner: dict[str, int] = {}
     for index, nodes in enumerate(anchors):
@@ -112,8 +124,13 @@ def _walk_back(
             pending.append(source)
 
 
-def _foldable(nodes: Sequence[GraphNode], constants: set[str]) -> set[str]:
-    """Nodes that depend on constants only."""
+def foldable(nodes: Sequence[Node], constants: set[str]) -> set[str]:
+    """Names of nodes that depend on constants only.
+
+    Args:
+        nodes: in topological order.
+        constants: names of initializers.
+    """
     known = set(constants)
     folded = set()
     for node in nodes:
