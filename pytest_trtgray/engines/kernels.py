@@ -12,8 +12,8 @@ from pytest_trtgray.engines.model import Layer, canonical_name
 
 _MATRIX_KINDS = ("conv", "gemm", "matmul", "matrixmultiply", "fullyconnected", "correlation", "attention", "einsum")
 _MOVING_KINDS = frozenset(
-    ("reformat", "noop", "shuffle", "slice", "concat", "concatenation", "cast", "constant", "shape", "shapehosttodevice",
-     "shapecall", "memset", "copy", "reorderinput", "reorderoutput", "transpose", "reshape", "identity", "squeeze",
+    ("reformat", "noop", "shuffle", "slice", "concat", "concatenation", "cast", "constant", "shape", "memset", "copy",
+     "shapehosttodevice", "shapecall", "reorderinput", "reorderoutput", "transpose", "reshape", "identity", "squeeze",
      "unsqueeze", "flatten", "expand", "tile", "split")
 )  # fmt: skip
 """Layer types of TensorRT, TensorRT for RTX and ONNX Runtime that compute nothing."""

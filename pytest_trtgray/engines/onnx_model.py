@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
-from pytest_trtgray.engines.provenance import foldable
+from pytest_trtgray.engines.provenance import GraphNode, foldable
 from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
@@ -72,13 +72,8 @@ _SIZE_ARITHMETIC = frozenset(
 
 
 @dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(GraphNode):
     """One node of the main graph, with the name that reports use."""
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxModel:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 _NCHWC = "_nchwc"
 _LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
@@ -21,17 +20,6 @@ _CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
 # Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
 # batch normalisation.
 _MADE_FROM = re.compile(r"(_nchwc|_bn|_mul|_add|_token_\d+)$")
-
-
-class Node(Protocol):
-    """What is needed of a node: its name and tensor names."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-    @property
-    def outputs(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +112,7 @@ def _walk_back(
             pending.append(source)
 
 
-def foldable(nodes: Sequence[Node], constants: set[str]) -> set[str]:
+def foldable(nodes: Sequence[GraphNode], constants: set[str]) -> set[str]:
     """Names of nodes that depend on constants only.
 
     Args:

@@ -108,8 +108,8 @@ class Changes:
                 what = f"is {word} ({layer.kind} {layer.precision}{fused})"
                 if rule == "removed" and moves_data(layer):
                     what = (
-                        f"has no layer any more ({layer.kind} {layer.precision}, which only moved data): it is gone, or "
-                        "part of its neighbours"
+                        f"has no layer any more ({layer.kind} {layer.precision}, which only moved data): "
+                        "it is gone, or part of its neighbours"
                     )
                 yield Finding(
                     "error",
@@ -286,11 +286,12 @@ class Changes:
             )
         if matching.relabelled:
             old, new = matching.relabelled[0]
+            title = (new if new.onnx_nodes else old).title
             yield Finding(
                 "advice",
-                (new if new.onnx_nodes else old).title,
-                f"{counted(len(matching.relabelled), 'layer')} tell their ONNX nodes in one of the engines only, such as "
-                f"{(new if new.onnx_nodes else old).title}; they look alike otherwise",
+                title,
+                f"{counted(len(matching.relabelled), 'layer')} tell their ONNX nodes in one of the engines only, "
+                f"such as {title}; they look alike otherwise",
                 "structure.labels-changed",
                 {"layers": len(matching.relabelled)},
             )

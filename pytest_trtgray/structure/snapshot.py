@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows, layers_to_rows
@@ -37,7 +37,7 @@ class Snapshot:
     layers: tuple[Layer, ...]
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
     folded: tuple[str, ...] = ()
 
     @property
