@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_trtgray.engines.kernels import moves_data, tactic_family
 from pytest_trtgray.engines.model import PRECISION_ORDER, Layer, coarsest
@@ -13,9 +14,10 @@ from pytest_trtgray.findings import Finding, counted, some
 from pytest_trtgray.structure.matching import Group, Matching, is_conversion
 
 ACCEPT = "If the change is intended, accept it with --update-baselines and commit the new baseline."
-MAX_EACH = 8
-"""So many findings of one kind are told one by one; the rest is one more finding."""
+MAX_EACH = 12
+"""So many findings of a rule are told one by one; the rest is one more."""
 
+_NUMBER = re.compile(r"\d+")
 _REMEDY = {
     "fusion-lost": "Look for what stands between these nodes now: a cast or Q/DQ node, a tensor that became an output "
     f"of the network, another opset or TensorRT. {ACCEPT}",
@@ -69,13 +71,13 @@ class Changes:
 
     def findings(self) -> Iterator[Finding]:
         """All of them, errors and advice."""
+        precision = list(self._precision())
         yield from self._profiles()
         yield from self._nodes()
-        precision = list(self._precision())
+        yield from _bounded(precision)
         yield from self._conversions(is_other_precision=bool(precision))
-        yield from _bounded(list(self._fusions()))
-        yield from _bounded(list(self._copies()))
-        yield from precision
+        yield from _bounded(self._fusions())
+        yield from _bounded(self._copies())
         yield from self._tactics()
         yield from self._kinds()
         yield from self._formats()
@@ -181,15 +183,11 @@ class Changes:
                 )
 
     def _precision(self) -> Iterator[Finding]:
-        changed: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         for title, kind, before, after in self._precisions():
             if before and after and before != after:
-                changed[before, after].append((title, kind))
-        for (before, after), layers in changed.items():
-            is_fallback = PRECISION_ORDER.index(after) < PRECISION_ORDER.index(before)
-            rule = "precision-fallback" if is_fallback else "precision-changed"
-            findings = [
-                Finding(
+                is_fallback = PRECISION_ORDER.index(after) < PRECISION_ORDER.index(before)
+                rule = "precision-fallback" if is_fallback else "precision-changed"
+                yield Finding(
                     "error",
                     title,
                     f"{title} computes in {after}, was {before}",
@@ -197,9 +195,6 @@ class Changes:
                     {"before": before, "after": after, "kind": kind},
                     _REMEDY[rule],
                 )
-                for title, kind in layers
-            ]
-            yield from _bounded(findings, f"compute in {after}, were {before}")
 
     def _precisions(self) -> Iterator[tuple[str, str, str, str]]:
         for old, new in self.matching.pairs:
@@ -302,10 +297,9 @@ class Changes:
                 self.unexplained[0].title,
                 f"{counted(len(self.unexplained), 'layer')} without ONNX nodes on one side only: {names}",
                 "structure.unlabelled-changed",
-                {"added": sum(not moves_data(layer) for layer in matching.unlabelled_added),
-                 "removed": sum(not moves_data(layer) for layer in matching.unlabelled_removed)},
+                {"layers": len(self.unexplained)},
                 _REMEDY["unlabelled-changed"],
-            )  # fmt: skip
+            )
 
 
 def changes_between(matching: Matching, old_folded: frozenset[str], new_folded: frozenset[str]) -> Changes:
@@ -349,25 +343,36 @@ def _fusion(group: Group) -> Finding:
     )
 
 
-def _bounded(findings: Sequence[Finding], predicate: str = "") -> Iterator[Finding]:
-    """All findings of each rule up to :data:`MAX_EACH`; one more for the rest."""
-    by_rule: defaultdict[str, list[Finding]] = defaultdict(list)
+def _bounded(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings of one rule without their repetition.
+
+    What the blocks of a network have in common is told once: findings that differ in numbers only
+    (``/encoder/layer.3/…``). Beyond :data:`MAX_EACH` of a rule, one more tells the rest.
+    """
+    alike: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
-        by_rule[finding.rule].append(finding)
-    for rule, same in by_rule.items():
-        yield from same[:MAX_EACH]
-        rest = same[MAX_EACH:]
-        if rest:
-            first = rest[0]
-            words = predicate or f"are told by the rule {rule}"
-            yield Finding(
-                first.severity,
-                first.where,
-                f"{counted(len(rest), 'more layer')} {words}: {some([finding.where for finding in rest])}",
-                rule,
-                {**first.evidence, "layers": len(rest)},
-                first.remedy,
-            )
+        alike[finding.rule, _NUMBER.sub("*", finding.what)].append(finding)
+    by_rule: defaultdict[str, list[list[Finding]]] = defaultdict(list)
+    for (rule, _), same in alike.items():
+        by_rule[rule].append(same)
+    for groups in by_rule.values():
+        for first, *others in groups[:MAX_EACH]:
+            if not others:
+                yield first
+                continue
+            head, *rest = first.what.split("\n")
+            what = "\n".join([f"{head}; {len(others)} more like it", *rest])
+            yield replace(first, what=what, evidence={**first.evidence, "times": len(others) + 1})
+        left = [finding for same in groups[MAX_EACH:] for finding in same]
+        if left:
+            first = left[0]
+            what = f"{len(left)} more findings of this kind: {some([finding.where for finding in left])}"
+            shared = {
+                name: value
+                for name, value in first.evidence.items()
+                if all(finding.evidence.get(name) == value for finding in left)
+            }
+            yield replace(first, what=what, evidence={**shared, "times": len(left)})
 
 
 def _layers(groups: Iterable[Group], side: int) -> list[Layer]:

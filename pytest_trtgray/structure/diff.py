@@ -43,9 +43,9 @@ class StructureDiff:
     def summary(self) -> str:
         """One line of numbers."""
         matching = self.matching
-        alike = len(matching.pairs) + len(matching.unlabelled_pairs) + len(matching.relabelled)
+        together = len(matching.pairs) + len(matching.unlabelled_pairs) + len(matching.relabelled)
         parts = [
-            f"{counted(alike, 'layer')} alike",
+            f"{counted(together, 'layer')} matched",
             f"{len(matching.groups)} fused differently",
             f"{len(self.added_nodes)} ONNX nodes added",
             f"{len(self.removed_nodes)} removed",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows, layers_to_rows
 from pytest_trtgray.engines.model import Layer, Memory, TensorSpec, coarsest
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.findings import Finding
 from pytest_trtgray.structure.changes import ACCEPT
 from pytest_trtgray.structure.diff import StructureDiff, diff
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
+    from pytest_trtgray.engines.onnx_model import OnnxModel
 
 LISTING_FORMAT = "trtgray-layers"
 """Of the file that ``trtgray layers --json`` writes: a snapshot."""
@@ -77,10 +79,16 @@ def snapshot_of(engine: Engine) -> Snapshot:
     Raises:
         NotRunnableError: the runtime shows layers only on a GPU.
     """
-    layers, info = engine.layers, engine.info
+    info = engine.info
+    found = Snapshot(engine.layers, info.inputs, info.outputs, info.memory)
+    return with_model(found, engine.model) if engine.model else found
+
+
+def with_model(snapshot: Snapshot, model: OnnxModel) -> Snapshot:
+    """The same with what the ONNX model behind it tells: modules in the names of nodes, and nodes without a layer."""
+    layers = with_scoped_names(snapshot.layers, model.scoped_names)
     listed = {node for layer in layers for node in layer.onnx_nodes}
-    known = engine.model.computed_nodes if engine.model else ()
-    return Snapshot(layers, info.inputs, info.outputs, info.memory, tuple(node for node in known if node not in listed))
+    return replace(snapshot, layers=layers, folded=tuple(node for node in model.computed_nodes if node not in listed))
 
 
 def diff_snapshots(old: Snapshot, new: Snapshot) -> StructureDiff:
@@ -134,8 +142,8 @@ def _sizes(spec: TensorSpec) -> list[int | None]:
 
 def _memory_findings(old: Memory, new: Memory, *, explained: bool) -> list[Finding]:
     findings = []
-    for field, called in (("weights_bytes", "weights"), ("activations_bytes", "activation memory")):
-        before, after = getattr(old, field), getattr(new, field)
+    for name, called in (("weights_bytes", "weights"), ("activations_bytes", "activation memory")):
+        before, after = getattr(old, name), getattr(new, name)
         if not before or after is None:
             continue
         growth = after / before - 1

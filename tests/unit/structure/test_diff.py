@@ -178,13 +178,27 @@ class TestFusions:
         assert fused.rule == "structure.fusion-changed"
 
     def test_many_are_told_shortly(self) -> None:
-        old = [layer(f"a{i}", f"conv{i}", f"relu{i}") for i in range(30)]
-        new = [each for i in range(30) for each in (layer(f"a{i}", f"conv{i}"), layer(f"b{i}", f"relu{i}"))]
+        names = [chr(ord("a") + i) for i in range(20)]
+        old = [layer(f"{i}", f"{i}/conv", f"{i}/relu") for i in names]
+        new = [each for i in names for each in (layer(f"{i}", f"{i}/conv"), layer(f"{i}{i}", f"{i}/relu"))]
         found = diff(old, new)
 
         assert rules(found) == ["structure.fusion-lost"] * (MAX_EACH + 1)
-        assert found.findings[-1].what.startswith(f"{30 - MAX_EACH} more layers are told by the rule")
-        assert found.findings[-1].evidence["layers"] == 30 - MAX_EACH
+        assert found.findings[-1].what == "8 more findings of this kind: m/conv, n/conv, o/conv and 5 more"
+        assert found.findings[-1].evidence == {"layers_before": 1, "layers_after": 2, "times": 8}
+
+    def test_the_blocks_of_a_network_are_told_once(self) -> None:
+        old = [layer(f"a{i}", f"/block.{i}/conv", f"/block.{i}/relu") for i in range(12)]
+        new = [
+            each for i in range(12) for each in (layer(f"a{i}", f"/block.{i}/conv"), layer(f"b{i}", f"/block.{i}/relu"))
+        ]
+        (finding,) = diff(old, new).findings
+
+        assert finding.what == (
+            "fusion lost: 1 -> 2 layers; 11 more like it\n"
+            "before: /block.0/conv + /block.0/relu\nafter:  /block.0/conv | /block.0/relu"
+        )
+        assert finding.evidence == {"layers_before": 1, "layers_after": 2, "times": 12}
 
     def test_a_node_that_was_folded_is_not_new(self) -> None:
         """Where the model is known: it had the node all the time, and no layer for it."""
@@ -233,7 +247,7 @@ class TestPrecision:
         old = [layer("a", "conv", dtype="int8"), layer("b", "relu", dtype="int8")]
         new = [layer("a", "conv", "relu", dtype="float32")]
 
-        assert errors(diff(old, new)) == ["structure.fusion-changed", "structure.precision-fallback"]
+        assert errors(diff(old, new)) == ["structure.precision-fallback", "structure.fusion-changed"]
 
     def test_casts_belong_to_another_precision(self) -> None:
         old = [layer("a", "conv")]
@@ -305,7 +319,7 @@ class TestAdvice:
         assert rules(found) == ["structure.reformat-added"]
         assert found.findings[0].evidence == {"layers": 2}
         assert found.copies_added == 2
-        assert found.summary == "2 layers alike, 0 fused differently, 0 ONNX nodes added, 0 removed, 2 copies more"
+        assert found.summary == "2 layers matched, 0 fused differently, 0 ONNX nodes added, 0 removed, 2 copies more"
 
     def test_a_copy_with_a_label_is_certain(self) -> None:
         product = layer("q_myl0_2", "q", kind="gemm")
