@@ -17,6 +17,8 @@ ACCEPT = "If the change is intended, accept it with --update-baselines and commi
 MAX_EACH = 12
 """So many findings of a rule are told one by one; the rest is one more."""
 
+MAX_NODES = 25
+"""So many ONNX nodes of another model are named one by one; :class:`~pytest_trtgray.structure.StructureDiff` has all."""
 _NUMBER = re.compile(r"\d+")
 _REMEDY = {
     "fusion-lost": "Look for what stands between these nodes now: a cast or Q/DQ node, a tensor that became an output "
@@ -103,7 +105,8 @@ class Changes:
         )
         for nodes, layers, word, rule in sides:
             layer_of = {node: layer for layer in reversed(layers) for node in layer.onnx_nodes}
-            for node in sorted(nodes):
+            names = sorted(nodes)
+            for node in names[:MAX_NODES]:
                 layer = layer_of[node]
                 others = sorted(layer.onnx_nodes - nodes)
                 fused = f", fused with {', '.join(others[:3])}" if others else ""
@@ -121,6 +124,11 @@ class Changes:
                     {"layer": layer.name, "kind": layer.kind, "precision": layer.precision},
                     ACCEPT,
                 )
+            if rest := names[MAX_NODES:]:
+                what = (
+                    f"{counted(len(rest), 'more ONNX node')} {'is' if len(rest) == 1 else 'are'} {word}: {some(rest)}"
+                )
+                yield Finding("error", rest[0], what, f"structure.node-{rule}", {"nodes": len(rest)}, ACCEPT)
 
     def _conversions(self, *, is_other_precision: bool) -> Iterator[Finding]:
         """Casts and Q/DQ nodes are part of another precision; without one they are a change like any other."""

@@ -13,7 +13,7 @@ from pytest_trtgray.engines.layer_listing import layers_from_json, layers_from_r
 from pytest_trtgray.engines.model import Layer, LayerTensor
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes, resolve_profiles
-from pytest_trtgray.structure.changes import MAX_EACH
+from pytest_trtgray.structure.changes import MAX_EACH, MAX_NODES
 from pytest_trtgray.structure.diff import StructureDiff, diff
 from tests import models, recordings
 from tests.unit.helpers import layer, ort_engine
@@ -130,6 +130,14 @@ class TestInsertedNodes:
         new = [layer("x", "inserted"), layer("b", "pool"), *rest, layer("a", "conv"), layer("c", "relu")]
 
         assert errors(diff(old, new)) == ["structure.node-added", "structure.fusion-lost"]
+
+    def test_another_model_is_told_shortly(self) -> None:
+        old, new = ([layer(f"{side}{i}", f"/{side}/n{i:03}") for i in range(200)] for side in "ab")
+        found = diff(old, new)
+
+        assert rules(found) == ["structure.node-added"] * (MAX_NODES + 1) + ["structure.node-removed"] * (MAX_NODES + 1)
+        assert found.findings[MAX_NODES].what == "175 more ONNX nodes are new: /b/n025, /b/n026, /b/n027 and 172 more"
+        assert len(found.added_nodes) == len(found.removed_nodes) == 200
 
     def test_the_finding_names_what_it_is_fused_with(self) -> None:
         (finding,) = diff([layer("a", "conv")], [layer("a", "conv", "inserted", kind="gemm")]).findings
