@@ -62,7 +62,7 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     },
 )
 """Which operands of an operator are sizes or positions."""
-_SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
      "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
      "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
@@ -145,7 +145,7 @@ class OnnxModel:
 
         try:
             # Strict mode would refuse whole models for one custom operator.
-            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+            graph = onnx.shape_inference.infer_shapes(without_weights(self.proto)).graph
         except Exception:  # inference is a help, not a need
             graph = self.proto.graph
         found = {}
@@ -207,7 +207,7 @@ class OnnxModel:
         for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
-            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+            if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
 
@@ -355,7 +355,7 @@ def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
 
 
-def _without_weights(proto: Any) -> Any:
+def without_weights(proto: Any) -> Any:
     """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
     import onnx
 

@@ -18,7 +18,7 @@ MAX_EACH = 12
 """So many findings of a rule are told one by one; the rest is one more."""
 
 MAX_NODES = 25
-"""So many ONNX nodes of another model are named one by one; :class:`~pytest_trtgray.structure.StructureDiff` has all."""
+"""So many ONNX nodes of another model are named one by one; ``StructureDiff.added_nodes`` has all."""
 _NUMBER = re.compile(r"\d+")
 _REMEDY = {
     "fusion-lost": "Look for what stands between these nodes now: a cast or Q/DQ node, a tensor that became an output "
