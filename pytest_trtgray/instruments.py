@@ -202,6 +202,7 @@ class Profiler:
             samples=measured.samples,
             checker=check,
             group_of=group_of,
+            model=engine.model,
         )
 
     def first_calls(self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True) -> FirstCalls:
@@ -315,6 +316,7 @@ class Profiler:
             layers=layer_times(run, results[0].layers),
             method={**engine.timing_method, **plan.method},
             samples=tuple(result.samples for result in results),
+            model=engine.model,
         )
 
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:

@@ -25,6 +25,7 @@ _MOVING = frozenset(
      "Tile", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Pad", "Shape", "Size", "Constant", "ConstantOfShape",
      "ScatterND", "ScatterElements", "DepthToSpace", "SpaceToDepth", "Range", "NonZero", "Where")
 )  # fmt: skip
+_PICKING = frozenset(("Gather", "GatherElements", "GatherND", "Slice"))
 _STEPS = {
     "Softmax": 5, "LogSoftmax": 5, "LayerNormalization": 8, "InstanceNormalization": 8, "GroupNormalization": 8,
     "RMSNormalization": 5, "BatchNormalization": 2, "Gelu": 5, "QuantizeLinear": 2, "DequantizeLinear": 2,
@@ -51,12 +52,14 @@ class NodeCost:
         is_matrix: a product or convolution.
         inputs: tensors it reads, weights included.
         outputs: tensors it writes.
+        picks: it reads no more of its first input than it writes (a row of a table, a slice).
     """
 
     flops: int | None
     is_matrix: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    picks: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def model_costs(model: OnnxModel, shapes: Mapping[str, tuple[int, ...]]) -> Mode
     constants = set(model.initializers) | _folded_tensors(model)
     tensors = {
         name: TensorSize(
-            math.prod(shape) if shape is not None else None,
+            _count(shape) if shape is not None else None,
             _bits(dtype),
             is_float=dtype in DTYPE_BITS,
             is_constant=name in constants,
@@ -101,7 +104,9 @@ def model_costs(model: OnnxModel, shapes: Mapping[str, tuple[int, ...]]) -> Mode
         for tensor in node.inputs:
             consumers.setdefault(tensor, set()).add(name)
         flops = _flops(proto, {tensor: shape for tensor, (_, shape) in known.items()})
-        nodes[name] = NodeCost(flops, proto.op_type in _MATRIX, node.inputs, node.outputs)
+        nodes[name] = NodeCost(
+            flops, proto.op_type in _MATRIX, node.inputs, node.outputs, picks=proto.op_type in _PICKING
+        )
     return ModelCosts(
         nodes,
         tensors,
@@ -142,30 +147,35 @@ def _outputs(node: Any, shapes: Known) -> list[Shape | None]:
     return [shapes.get(name) for name in node.output]
 
 
+def _count(sizes: Any) -> int:
+    """Elements of a shape; a TypeError for one that is not known."""
+    return int(math.prod(sizes))
+
+
 def _elementwise(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     if node.op_type.startswith(("Reduce", "Arg", "Global", "CumSum")):
-        return math.prod(inputs[0])
+        return _count(inputs[0])
     if node.op_type in ("MaxPool", "AveragePool", "LpPool"):
-        return math.prod(outputs[0]) * math.prod(_attribute(node, "kernel_shape"))
-    return math.prod(outputs[0]) * _STEPS.get(node.op_type, 1)
+        return _count(outputs[0]) * _count(_attribute(node, "kernel_shape"))
+    return _count(outputs[0]) * _STEPS.get(node.op_type, 1)
 
 
 def _matmul(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    return 2 * math.prod(outputs[0]) * int(inputs[0][-1])
+    return 2 * _count(outputs[0]) * int(inputs[0][-1])
 
 
 def _gemm(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    return 2 * math.prod(outputs[0]) * int(inputs[0][0 if _attribute(node, "transA", 0) else 1])
+    return 2 * _count(outputs[0]) * int(inputs[0][0 if _attribute(node, "transA", 0) else 1])
 
 
 def _conv(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Weights are (outputs, inputs / groups, kernel …)."""
-    return 2 * math.prod(outputs[0]) * math.prod(inputs[_WEIGHTS.get(node.op_type, 1)][1:])
+    return 2 * _count(outputs[0]) * _count(inputs[_WEIGHTS.get(node.op_type, 1)][1:])
 
 
 def _conv_transpose(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Weights are (inputs, outputs / groups, kernel …); every input element meets all of them."""
-    return 2 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    return 2 * _count(inputs[0]) * _count(inputs[1][1:])
 
 
 def _einsum(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
@@ -176,19 +186,19 @@ def _einsum(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     sizes = {
         label: size for term, shape in zip(terms, inputs, strict=True) for label, size in zip(term, shape, strict=True)
     }
-    return 2 * math.prod(sizes.values())
+    return 2 * _count(sizes.values())
 
 
 def _attention(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Two products: queries with keys, and weights with values, over the keys' length."""
     length = inputs[1][2] if len(inputs[1]) == 4 else inputs[1][1]
-    return 2 * int(length) * (math.prod(inputs[0]) + math.prod(outputs[0]))
+    return 2 * int(length) * (_count(inputs[0]) + _count(outputs[0]))
 
 
 def _recurrent(node: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Every step multiplies the input weights (directions, gates, inputs) and the recurrent ones."""
     steps, batch = inputs[0][:2]
-    return 2 * int(steps) * int(batch) * (math.prod(inputs[1]) + math.prod(inputs[2]))
+    return 2 * int(steps) * int(batch) * (_count(inputs[1]) + _count(inputs[2]))
 
 
 def _attribute(node: Any, name: str, default: Any = None) -> Any:

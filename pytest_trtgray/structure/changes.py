@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_trtgray.engines.kernels import moves_data, tactic_family
-from pytest_trtgray.engines.model import PRECISION_ORDER, Layer, coarsest
+from pytest_trtgray.engines.kernels import generated_ops, moves_data, tactic_family
+from pytest_trtgray.engines.model import PRECISION_ORDER, Layer, coarsest, is_conversion
 from pytest_trtgray.findings import Finding, counted, some
-from pytest_trtgray.structure.matching import Group, Matching, is_conversion
+from pytest_trtgray.structure.matching import Group, Matching
 
 ACCEPT = "If the change is intended, accept it with --update-baselines and commit the new baseline."
 MAX_EACH = 12
@@ -47,6 +47,7 @@ class Changes:
         conversions: Q/DQ nodes and casts that only one of them has (new, gone).
         unfolded: layers of nodes that had no layer of their own before.
         absorbed: layers of nodes that have none any more.
+        relabelled: groups of one layer each that compute the same, though one of them lists fewer nodes.
         disturbed: nodes near an added or removed one: what changes there is part of that change.
     """
 
@@ -56,6 +57,7 @@ class Changes:
     conversions: tuple[tuple[str, ...], tuple[str, ...]]
     unfolded: tuple[Layer, ...]
     absorbed: tuple[Layer, ...]
+    relabelled: tuple[Group, ...]
     disturbed: frozenset[str]
 
     @functools.cached_property
@@ -149,12 +151,8 @@ class Changes:
             )
 
     def _fusions(self) -> Iterator[Finding]:
-        matching = self.matching
-        for group in matching.groups:
-            if not (_nodes(group[0]) | _nodes(group[1])) & self.disturbed:
-                yield _fusion(group)
-        for extras, side in ((matching.extra_old, 0), (matching.extra_new, 1)):
-            for group in self._splits([layer for layer in extras if not moves_data(layer)], side):
+        for group in self.matching.groups:
+            if group not in self.relabelled and not (_nodes(group[0]) | _nodes(group[1])) & self.disturbed:
                 yield _fusion(group)
         for layer in self.unfolded:
             if not moves_data(layer):
@@ -162,20 +160,6 @@ class Changes:
         for layer in self.absorbed:
             if not moves_data(layer):
                 yield _fusion(((layer,), ()))
-
-    def _splits(self, extras: Iterable[Layer], side: int) -> Iterator[Group]:
-        """A matched layer with the parts that only one side has beside it."""
-        partner = {node: pair for pair in reversed(self.matching.pairs) for node in pair[side].onnx_nodes}
-        parts: defaultdict[int, list[Layer]] = defaultdict(list)
-        matched = {}
-        for layer in extras:
-            found = next((partner[node] for node in sorted(layer.onnx_nodes) if node in partner), None)
-            if found is not None and not layer.onnx_nodes & self.disturbed:
-                parts[id(found)].append(layer)
-                matched[id(found)] = found
-        for key, (old, new) in matched.items():
-            more = tuple(parts[key])
-            yield ((old,), (new, *more)) if side else ((old, *more), (new,))
 
     def _copies(self) -> Iterator[Finding]:
         """Labelled layers that only move data: certain, other than those without a node."""
@@ -206,12 +190,21 @@ class Changes:
 
     def _precisions(self) -> Iterator[tuple[str, str, str, str]]:
         for old, new in self.matching.pairs:
-            yield new.title, new.kind, old.precision, new.precision
+            yield new.title, new.kind, self._precision_of(old), self._precision_of(new)
         for olds, news in self.matching.groups:
             before, after = (
-                coarsest(layer.precision for layer in side if not moves_data(layer)) for side in (olds, news)
+                coarsest(self._precision_of(layer) for layer in side if not moves_data(layer)) for side in (olds, news)
             )
             yield news[0].title, news[0].kind, before, after
+
+    def _precision_of(self, layer: Layer) -> str:
+        """By what both listings tell: TensorRT 10's schema (and that of RTX 1.4) has no constants."""
+        return layer.precision if self._both_tell_constants else replace(layer, constants=()).precision
+
+    @functools.cached_property
+    def _both_tell_constants(self) -> bool:
+        before, after = (any(layer.constants for layer in side) for side in (self.matching.old, self.matching.new))
+        return before == after
 
     def _tactics(self) -> Iterator[Finding]:
         """Kernel churn: other tactics for the same work in the same precision."""
@@ -287,16 +280,16 @@ class Changes:
                 {"layers": more},
                 _REMEDY["reformat-added"],
             )
-        if matching.relabelled:
-            old, new = matching.relabelled[0]
-            title = (new if new.onnx_nodes else old).title
+        relabelled = [*matching.relabelled, *((olds[0], news[0]) for olds, news in self.relabelled)]
+        if relabelled:
+            title = max(relabelled[0], key=lambda layer: len(layer.onnx_nodes)).title
             yield Finding(
                 "advice",
                 title,
-                f"{counted(len(matching.relabelled), 'layer')} tell their ONNX nodes in one of the engines only, "
+                f"{counted(len(relabelled), 'layer')} tell all their ONNX nodes in one of the engines only, "
                 f"such as {title}; they look alike otherwise",
                 "structure.labels-changed",
-                {"layers": len(matching.relabelled)},
+                {"layers": len(relabelled)},
             )
         if self.unexplained:
             names = some([layer.title for layer in self.unexplained])
@@ -321,19 +314,47 @@ def changes_between(matching: Matching, old_folded: frozenset[str], new_folded: 
     before, after = ([layer for layer in side if layer.onnx_nodes] for side in (matching.old, matching.new))
     old, new = _nodes(before), _nodes(after)
     new_only, old_only = new - old, old - new
-    conversions = tuple(tuple(sorted(node for node in nodes if is_conversion(node))) for nodes in (new_only, old_only))
-    relabelled = _nodes(layer for pair in matching.relabelled for layer in pair)
-    added = frozenset(new_only - relabelled - old_folded - set(conversions[0]))
-    removed = frozenset(old_only - relabelled - new_folded - set(conversions[1]))
+    conversions = [tuple(sorted(filter(is_conversion, nodes))) for nodes in (new_only, old_only)]
+    told = _nodes(layer for pair in matching.relabelled for layer in pair)
+    # nodes that one engine lists and the other one has all the same
+    had = told | old_folded | _unlisted(matching.groups, 0) | set(conversions[0])
+    has = told | new_folded | _unlisted(matching.groups, 1) | set(conversions[1])
+    added, removed = frozenset(new_only - had), frozenset(old_only - has)
     return Changes(
         matching,
         added,
         removed,
-        conversions,  # type: ignore[arg-type]
+        (conversions[0], conversions[1]),
         unfolded=tuple(layer for layer in matching.added if layer.onnx_nodes <= old_folded),
         absorbed=tuple(layer for layer in matching.removed if layer.onnx_nodes <= new_folded),
+        relabelled=tuple(
+            (olds, news)
+            for olds, news in matching.groups
+            if len(olds) == len(news) == 1
+            and _nodes(news) - _nodes(olds) <= had
+            and _nodes(olds) - _nodes(news) <= has
+            and (
+                _nodes(olds) <= _nodes(news) | set(conversions[1]) or _nodes(news) <= _nodes(olds) | set(conversions[0])
+            )
+        ),
         disturbed=frozenset(_disturbed(before, removed) | _disturbed(after, added)),
     )
+
+
+def _unlisted(groups: Iterable[Group], side: int) -> set[str]:
+    """Nodes that a generated kernel computes by its name (``__myl_FcAddRelu``), though it does not list them."""
+    found = set()
+    for group in groups:
+        ops = {op for layer in group[side] for op in generated_ops(layer.name)}
+        missing = _nodes(group[1 - side]) - _nodes(group[side])
+        found |= {node for node in missing if ops and _abbreviated(node) in ops}
+    return found
+
+
+def _abbreviated(node: str) -> str:
+    """An operator in a node's name as Myelin abbreviates it: ``/relu/Relu_1`` is ``Relu``, ``/Transpose`` ``Tran``."""
+    operator = re.split(r"[/.]", node)[-1].partition("_")[0]
+    return {"MatMul": "Fc", "Gemm": "Fc"}.get(operator, operator[:4])
 
 
 def _fusion(group: Group) -> Finding:

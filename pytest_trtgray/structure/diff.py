@@ -20,6 +20,7 @@ class StructureDiff:
         matching: which layer is which.
         added_nodes: ONNX nodes that only the new engine has.
         removed_nodes: ONNX nodes that only the old engine has.
+        regrouped: groups of layers that are fused differently.
         copies_added: new layers that only move data.
         copies_removed: such layers that are gone.
         unexplained: layers without ONNX nodes on one side only, which do more than move data.
@@ -29,6 +30,7 @@ class StructureDiff:
     matching: Matching
     added_nodes: tuple[str, ...]
     removed_nodes: tuple[str, ...]
+    regrouped: int
     copies_added: int
     copies_removed: int
     unexplained: tuple[Layer, ...]
@@ -44,9 +46,10 @@ class StructureDiff:
         """One line of numbers."""
         matching = self.matching
         together = len(matching.pairs) + len(matching.unlabelled_pairs) + len(matching.relabelled)
+        together += len(matching.groups) - self.regrouped
         parts = [
             f"{counted(together, 'layer')} matched",
-            f"{len(matching.groups)} fused differently",
+            f"{self.regrouped} fused differently",
             f"{len(self.added_nodes)} ONNX nodes added",
             f"{len(self.removed_nodes)} removed",
         ]
@@ -92,6 +95,7 @@ def diff(
         matching,
         tuple(sorted(changes.added)),
         tuple(sorted(changes.removed)),
+        regrouped=len(matching.groups) - len(changes.relabelled),
         copies_added=_copies(matching.unlabelled_added, matching.extra_new, changes.unfolded),
         copies_removed=_copies(matching.unlabelled_removed, matching.extra_old, changes.absorbed),
         unexplained=changes.unexplained,

@@ -5,9 +5,10 @@ set of ONNX nodes fused into a layer. Matching goes from certain to uncertain:
 
 1. the same nodes (per profile), type and canonical name;
 2. the same nodes, told apart by type and order where a node went into several layers;
-3. leftovers that share nodes form n:m groups: the fusion changed, the work did not;
-4. layers without any ONNX node (copies, reformats), and those that have one on one side only (TensorRT for RTX 1.5
-   does not label what 1.7 does), pair up by canonical name and the matched layer before them.
+3. leftovers that share nodes form n:m groups: the fusion changed, the work did not. A leftover that shares nodes with
+   matched layers only joins their group, unless it is a copy;
+4. layers without any ONNX node (copies, reformats), and those that have one on one side only (TensorRT for RTX does
+   not label every kernel), pair up by canonical name and the matched layer before them, or between the same two.
 
 What the first three steps find may fail a test; the fourth is advice.
 
@@ -24,17 +25,12 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_trtgray.engines.kernels import moves_data
-from pytest_trtgray.engines.model import Layer, canonical_name
+from pytest_trtgray.engines.model import Layer, canonical_name, is_conversion
 
 KEY_SEPARATOR = " + "
 _UNNAMED = "node_of_"
 _POSITIONAL_CONSTANT = re.compile(r"^(__my|reorder)|^$")
 _MYELIN_SUFFIX = re.compile(r"(_constant\w+)?_myl\d+$")
-# Names that exporters and converters give: ONNX Runtime's quantiser and FP16 converter, ModelOpt, PyTorch
-_CONVERSION = re.compile(
-    r"(^|[/_.])(De)?[Qq]uantizeLinear(_\d+)?$|(^|[/_.])D?Q(_\d+)?$|(^|[/_.])[Cc]ast_?\d*$|^Inserted(PrecisionFree)?Cast_"
-)
-
 Group = tuple[tuple[Layer, ...], tuple[Layer, ...]]
 
 
@@ -49,7 +45,7 @@ class Matching:
         groups: the same work, fused differently (n old layers, m new ones).
         removed: old layers of which the new engine lists no node.
         added: new layers of which the old engine lists no node.
-        extra_old: old layers beside a matched one that computes their nodes (a copy, a part that was split off).
+        extra_old: copies beside a matched old layer that computes their nodes.
         extra_new: such new layers.
         relabelled: layers that look alike and have ONNX nodes on one side only.
         unlabelled_pairs: layers without ONNX nodes that look alike.
@@ -71,15 +67,6 @@ class Matching:
     unlabelled_added: tuple[Layer, ...] = ()
 
 
-def is_conversion(node: str) -> bool:
-    """Whether an ONNX node is named as a converter names Q/DQ nodes and casts.
-
-    >>> is_conversion("/conv1/input_quantizer/QuantizeLinear"), is_conversion("graph_output_cast0")
-    (True, True)
-    """
-    return _CONVERSION.search(node) is not None
-
-
 def match_layers(old: Iterable[Layer], new: Iterable[Layer]) -> Matching:
     """Match two engines' layers by their ONNX nodes."""
     new_layers = list(new)
@@ -89,7 +76,7 @@ def match_layers(old: Iterable[Layer], new: Iterable[Layer]) -> Matching:
     before, after = _Side(old_layers, converted), _Side(new_layers, converted)
     for key in (_Side.by_name, _Side.by_kind, _Side.by_work, _Side.by_nodes):
         _pair(before, after, [(key(before, i), i) for i in before.left], [(key(after, i), i) for i in after.left])
-    groups = _groups(before, after)
+    groups = [*_groups(before, after, before.left, after.left), *_split_pairs(before, after)]
     old_extra, new_extra = before.take_extras(after), after.take_extras(before)
     blank_pairs = _pair_unlabelled(before, after)
     relabelled = _pair_relabelled(before, after)
@@ -97,7 +84,7 @@ def match_layers(old: Iterable[Layer], new: Iterable[Layer]) -> Matching:
         old=tuple(old_layers),
         new=tuple(new_layers),
         pairs=tuple((old_layers[i], new_layers[j]) for i, j in before.pairs),
-        groups=groups,
+        groups=tuple(groups),
         removed=before.rest(labelled=True),
         added=after.rest(labelled=True),
         extra_old=old_extra,
@@ -126,8 +113,8 @@ class _Side:
         self.blank = [i for i, layer in enumerate(layers) if not layer.onnx_nodes]
         self.only_converted = [i for i, layer in enumerate(layers) if layer.onnx_nodes and not self.work[i]]
         self.pairs: list[tuple[int, int]] = []
-        self.partner: dict[int, int] = {}
-        """Of a paired layer, which pair it is."""
+        self.together: dict[int, int] = {}
+        """Of a matched layer, its place among the pairs and groups."""
 
     def by_name(self, i: int) -> Hashable:
         return self.by_kind(i), self.names[i]
@@ -142,20 +129,35 @@ class _Side:
     def by_nodes(self, i: int) -> Hashable:
         return self.layers[i].profile, self.work[i]
 
+    def nodes_of(self, positions: Iterable[int]) -> list[list[Hashable]]:
+        """The nodes of layers, each with its profile."""
+        return [[(self.layers[i].profile, node) for node in self.work[i]] for i in positions]
+
     def take_extras(self, other: _Side) -> tuple[Layer, ...]:
         """Take out leftovers whose nodes the other side lists, in layers that have their partners."""
-        listed = {(layer.profile, node) for layer, work in zip(other.layers, other.work, strict=True) for node in work}
-        found = [i for i in self.left if any((self.layers[i].profile, node) in listed for node in self.work[i])]
-        self.left = [i for i in self.left if i not in set(found)]
-        return tuple(self.layers[i] for i in found)
+        listed = {node for nodes in other.nodes_of(range(len(other.layers))) for node in nodes}
+        found = {
+            i for i, nodes in zip(self.left, self.nodes_of(self.left), strict=True) if not listed.isdisjoint(nodes)
+        }
+        self.left = [i for i in self.left if i not in found]
+        return tuple(self.layers[i] for i in sorted(found))
 
-    def anchors(self) -> list[int]:
-        """Of each layer, the pair that runs last before it."""
-        last, found = -1, []
-        for i in range(len(self.layers)):
-            found.append(last)
-            last = self.partner.get(i, last)
-        return found
+    def take(self, positions: Iterable[int]) -> None:
+        """These layers have found their place."""
+        gone = set(positions)
+        self.left = [i for i in self.left if i not in gone]
+        self.blank = [i for i in self.blank if i not in gone]
+
+    def neighbours(self) -> list[tuple[int, int]]:
+        """Of each layer, what is matched last before it and first after it."""
+        count = len(self.layers)
+        before, after = [-1] * count, [-1] * count
+        for order, found in ((range(count), before), (range(count - 1, -1, -1), after)):
+            last = -1
+            for i in order:
+                found[i] = last
+                last = self.together.get(i, last)
+        return list(zip(before, after, strict=True))
 
     def rest(self, *, labelled: bool) -> tuple[Layer, ...]:
         positions = sorted([*self.left, *self.only_converted]) if labelled else self.blank
@@ -192,10 +194,10 @@ def _pair(
 ) -> None:
     """Pair labelled layers with equal keys, in order of appearance."""
     for i, j in _equal(old, new):
-        before.partner[i] = after.partner[j] = len(before.pairs)
+        before.together[i] = after.together[j] = len(before.pairs)
         before.pairs.append((i, j))
-    before.left = [i for i in before.left if i not in before.partner]
-    after.left = [j for j in after.left if j not in after.partner]
+    before.take(before.together)
+    after.take(after.together)
 
 
 def _equal(old: Iterable[tuple[Hashable, int]], new: Iterable[tuple[Hashable, int]]) -> list[tuple[int, int]]:
@@ -208,55 +210,75 @@ def _equal(old: Iterable[tuple[Hashable, int]], new: Iterable[tuple[Hashable, in
     return [(i, waiting[key].pop()) for key, i in old if waiting.get(key)]
 
 
-def _groups(before: _Side, after: _Side) -> tuple[Group, ...]:
-    """Take out leftovers that share nodes with leftovers of the other side."""
-    nodes = [[[(side.layers[i].profile, node) for node in side.work[i]] for i in side.left] for side in (before, after)]
-    found = [(olds, news) for olds, news in components(*nodes) if olds and news]
-    groups = []
-    for olds, news in found:
-        groups.append(
-            (
-                tuple(before.layers[before.left[i]] for i in olds),
-                tuple(after.layers[after.left[j]] for j in news),
-            )
-        )
-    for side, taken in (
-        (before, {i for olds, _ in found for i in olds}),
-        (after, {j for _, news in found for j in news}),
-    ):
-        side.left = [position for number, position in enumerate(side.left) if number not in taken]
-    return tuple(groups)
+def _groups(before: _Side, after: _Side, old: Sequence[int], new: Sequence[int]) -> list[Group]:
+    """Layers of both sides that share nodes, put together and taken out."""
+    found = [
+        ([old[i] for i in olds], [new[j] for j in news])
+        for olds, news in components(before.nodes_of(old), after.nodes_of(new))
+        if olds and news
+    ]
+    start = max((*before.together.values(), *after.together.values()), default=-1) + 1
+    for number, members in enumerate(found, start):
+        for side, positions in zip((before, after), members, strict=True):
+            side.together.update((i, number) for i in positions)
+            side.take(positions)
+    return [(tuple(before.layers[i] for i in olds), tuple(after.layers[j] for j in news)) for olds, news in found]
+
+
+def _split_pairs(before: _Side, after: _Side) -> list[Group]:
+    """Pairs of which one side has a further part: the layer was split, or two of one node became one."""
+    parts = [[i for i in side.left if not moves_data(side.layers[i])] for side in (before, after)]
+    loose = {
+        node
+        for side, more in zip((before, after), parts, strict=True)
+        for nodes in side.nodes_of(more)
+        for node in nodes
+    }
+    if not loose:
+        return []
+    opened = [
+        (i, j)
+        for i, j in before.pairs
+        if any(node in loose for node in (*before.nodes_of([i])[0], *after.nodes_of([j])[0]))
+    ]
+    before.pairs = [pair for pair in before.pairs if pair not in set(opened)]
+    return _groups(before, after, [*(i for i, _ in opened), *parts[0]], [*(j for _, j in opened), *parts[1]])
 
 
 def _pair_unlabelled(before: _Side, after: _Side) -> tuple[tuple[Layer, Layer], ...]:
-    """Pair layers without nodes, first those behind the same pair."""
-    found = []
-    for anchored in (True, False):
-        keys = [_unlabelled_keys(side, side.blank, anchored=anchored) for side in (before, after)]
-        now = _equal(*keys)
+    """Pair layers without nodes that look alike, first those behind the same match."""
+    found: list[tuple[int, int]] = []
+    for behind in (True, False):
+        now = _equal(_looks(before, before.blank, behind=behind), _looks(after, after.blank, behind=behind))
+        before.take(i for i, _ in now)
+        after.take(j for _, j in now)
         found += now
-        before.blank = [i for i in before.blank if i not in {i for i, _ in now}]
-        after.blank = [j for j in after.blank if j not in {j for _, j in now}]
     return tuple((before.layers[i], after.layers[j]) for i, j in sorted(found))
 
 
 def _pair_relabelled(before: _Side, after: _Side) -> tuple[tuple[Layer, Layer], ...]:
-    """Pair layers of which only one side tells the nodes."""
-    gained = _equal(_unlabelled_keys(before, before.blank), _unlabelled_keys(after, after.left))
-    lost = _equal(_unlabelled_keys(before, before.left), _unlabelled_keys(after, after.blank))
-    before.blank = [i for i in before.blank if i not in {i for i, _ in gained}]
-    after.left = [j for j in after.left if j not in {j for _, j in gained}]
-    before.left = [i for i in before.left if i not in {i for i, _ in lost}]
-    after.blank = [j for j in after.blank if j not in {j for _, j in lost}]
-    return tuple((before.layers[i], after.layers[j]) for i, j in sorted([*gained, *lost]))
+    """Pair layers of which only one side tells the nodes: they look alike, or both work between the same two."""
+    found: list[tuple[int, int]] = []
+    for key in (_looks, _places):
+        now = _equal(key(before, before.blank), key(after, after.left))
+        now += _equal(key(before, before.left), key(after, after.blank))
+        before.take(i for i, _ in now)
+        after.take(j for _, j in now)
+        found += now
+    return tuple((before.layers[i], after.layers[j]) for i, j in sorted(found))
 
 
-def _unlabelled_keys(side: _Side, positions: Iterable[int], *, anchored: bool = True) -> list[tuple[Hashable, int]]:
-    anchors = side.anchors() if anchored else None
+def _looks(side: _Side, positions: Iterable[int], *, behind: bool = True) -> list[tuple[Hashable, int]]:
+    neighbours = side.neighbours()
     return [
-        ((side.layers[i].profile, side.layers[i].kind, side.names[i], anchors[i] if anchors else None), i)
+        ((side.layers[i].profile, side.layers[i].kind, side.names[i], neighbours[i][0] if behind else None), i)
         for i in positions
     ]
+
+
+def _places(side: _Side, positions: Iterable[int]) -> list[tuple[Hashable, int]]:
+    neighbours = side.neighbours()
+    return [((side.layers[i].profile, neighbours[i]), i) for i in positions if not moves_data(side.layers[i])]
 
 
 def components(

@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_trtgray.engines.costs import ModelCosts, TensorSize
+from pytest_trtgray.engines.costs import ModelCosts, NodeCost, TensorSize
 from pytest_trtgray.engines.kernels import is_matrix_kernel, moves_data
-from pytest_trtgray.engines.model import DTYPE_BITS, Layer, LayerTensor, coarsest
+from pytest_trtgray.engines.model import DTYPE_BITS, Layer, LayerTensor, coarsest, is_conversion
 from pytest_trtgray.engines.peaks import DevicePeak
-from pytest_trtgray.structure.matching import is_conversion
 
 Bound = Literal["compute", "memory", "unknown"]
 
@@ -110,15 +109,15 @@ def _owners(layers: Sequence[Layer], costs: ModelCosts) -> list[frozenset[str]]:
 def _roofline(
     layer: Layer, nodes: frozenset[str], costs: ModelCosts, peak: DevicePeak | None, *, device: str, tf32: bool
 ) -> Roofline:
-    if not nodes:
-        what = "it copies what other layers compute" if layer.onnx_nodes else "it has no ONNX node"
-        return Roofline(reason=what)
+    if not layer.onnx_nodes:
+        return Roofline(reason="it has no ONNX node")
     # a converter's casts may be missing in the model that was given
     unknown = sorted(node for node in nodes if node not in costs.nodes and not is_conversion(node))
     nodes = nodes & costs.nodes.keys()
-    if unknown or not nodes:
-        unknown = unknown or sorted(layer.onnx_nodes)
+    if unknown:
         return Roofline(reason=f"the model has no node {unknown[0]!r}")
+    if not nodes:
+        return Roofline(reason="it works for nodes that are counted in another layer")
     members = [costs.nodes[node] for node in nodes]
     flops = _total(cost.flops for cost in members)
     reads, weights, writes = _traffic(layer, nodes, costs)
@@ -148,14 +147,36 @@ def _traffic(layer: Layer, nodes: frozenset[str], costs: ModelCosts) -> tuple[in
     leaving = {tensor for tensor in made if tensor in costs.outputs or costs.consumers.get(tensor, frozenset()) - nodes}
     sizes: Mapping[str, TensorSize] = costs.tensors
     weights = {tensor for tensor in read if tensor in sizes and sizes[tensor].is_constant}
+    picked = _picked(nodes, costs)
     return (
-        _bytes(read - weights, sizes, layer.inputs),
-        _bytes(weights, sizes, layer.constants),
-        _bytes(leaving, sizes, layer.outputs),
+        _bytes(read - weights, sizes, layer.inputs, picked),
+        _bytes(weights, sizes, layer.constants, picked),
+        _bytes(leaving, sizes, layer.outputs, {}),
     )
 
 
-def _bytes(tensors: Iterable[str], sizes: Mapping[str, TensorSize], listed: Sequence[LayerTensor]) -> int | None:
+def _picked(nodes: frozenset[str], costs: ModelCosts) -> dict[str, int]:
+    """Elements that are read of tensors of which nodes read a part only, such as an embedding's table."""
+    readers: defaultdict[str, list[NodeCost]] = defaultdict(list)
+    for node in nodes:
+        for tensor in costs.nodes[node].inputs:
+            readers[tensor].append(costs.nodes[node])
+    found = {}
+    for tensor, reading in readers.items():
+        written = [costs.tensors.get(cost.outputs[0]) for cost in reading if cost.picks and cost.inputs[0] == tensor]
+        if len(written) == len(reading):
+            elements = [size.elements for size in written if size is not None and size.elements is not None]
+            if len(elements) == len(reading):
+                found[tensor] = sum(elements)
+    return found
+
+
+def _bytes(
+    tensors: Iterable[str],
+    sizes: Mapping[str, TensorSize],
+    listed: Sequence[LayerTensor],
+    picked: Mapping[str, int],
+) -> int | None:
     """Bytes of tensors; floats in the type that the engine lists, which may be another than the model's."""
     own = coarsest(tensor.dtype for tensor in listed)
     total = 0
@@ -164,7 +185,7 @@ def _bytes(tensors: Iterable[str], sizes: Mapping[str, TensorSize], listed: Sequ
         bits = DTYPE_BITS[own] if own and size is not None and size.is_float else size.bits if size else None
         if size is None or size.elements is None or bits is None:
             return None
-        total += size.elements * bits // 8
+        total += min(size.elements, picked.get(tensor, size.elements)) * bits // 8
     return total
 
 
