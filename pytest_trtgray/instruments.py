@@ -419,6 +419,13 @@ class StructureOf:
 
         return snapshot_of(self.engine)
 
+    @property
+    def advice(self) -> tuple[Finding, ...]:
+        """What the layers say about speed that may be lost; see ``docs/structure.md``."""
+        from pytest_trtgray.structure.optimisation import advice_on_layers
+
+        return advice_on_layers(self.layers, self.engine.info)
+
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args"]
+IniType = Literal["string", "float", "int", "args", "bool"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -46,6 +46,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "args",
         [],
         "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
+    ),
+    (
+        "trt_advice",
+        "bool",
+        True,
+        "Whether tests on layers and times also say what may be faster (default: true); never a failure",
     ),
     (
         "trt_identity",

@@ -242,7 +242,8 @@ def _split_pairs(before: _Side, after: _Side) -> list[Group]:
         if any(node in loose for node in (*before.nodes_of([i])[0], *after.nodes_of([j])[0]))
     ]
     before.pairs = [pair for pair in before.pairs if pair not in set(opened)]
-    return _groups(before, after, [*(i for i, _ in opened), *parts[0]], [*(j for _, j in opened), *parts[1]])
+    old, new = [*(i for i, _ in opened), *parts[0]], [*(j for _, j in opened), *parts[1]]
+    return _groups(before, after, sorted(old), sorted(new))
 
 
 def _pair_unlabelled(before: _Side, after: _Side) -> tuple[tuple[Layer, Layer], ...]:

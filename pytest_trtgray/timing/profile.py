@@ -15,6 +15,7 @@ from pytest_trtgray.findings import Finding
 from pytest_trtgray.timing.anomalies import Samples, find_anomalies
 from pytest_trtgray.timing.gate import Run, Verdict
 from pytest_trtgray.timing.grouping import LayerGroup, critical, module_shares, modules, share_of
+from pytest_trtgray.timing.optimisation import advice_on_profile
 from pytest_trtgray.timing.roofline import Bound, Roofline, bound_of, rooflines
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class Profile:
         Diagnoses of severity ``warning`` or ``advice``; they fail no test.
         """
         return find_anomalies(self.samples)
+
+    @cached_property
+    def advice(self) -> tuple[Finding, ...]:
+        """Where the time goes and what may be lost: critical modules, then the optimisation rules that need times."""
+        return advice_on_profile(self)
 
     @property
     def total_us(self) -> float:

@@ -43,6 +43,7 @@ INI: dict[str, Any] = {
     "trt_atol": None,
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
+    "trt_advice": True,
     "trt_identity": [],
 }
 
