@@ -173,9 +173,13 @@ def add_options(parser: pytest.Parser) -> None:
     add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
     add(
         "--trt-report",
-        action=_NotYet,
         metavar="FILE.html",
-        help="(Reserved) write a self-contained HTML report",
+        help="Write a report in one HTML file, readable offline: layers against the baseline, outputs, structure, log",
+    )
+    add(
+        "--trt-summary",
+        metavar="FILE.md",
+        help="Append a summary in Markdown; in GitHub Actions: --trt-summary=$GITHUB_STEP_SUMMARY",
     )
     add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
     add(

@@ -44,6 +44,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     timing: str
     require_gpu: bool
     json_path: Path | None
+    report_path: Path | None
+    summary_path: Path | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -65,12 +67,12 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def is_used(self) -> bool:
         """Whether any option asks for something; decides on the header line."""
-        return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
+        return bool(self.engines or self.update or self.prune or self.wants_details or self.require_gpu)
 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return self.json_path is not None
+        return any((self.json_path, self.report_path, self.summary_path))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -103,6 +105,8 @@ def read_settings(config: pytest.Config) -> Settings:
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
+        report_path=here / option("trt_report") if option("trt_report") else None,
+        summary_path=here / option("trt_summary") if option("trt_summary") else None,
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),

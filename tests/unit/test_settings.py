@@ -13,6 +13,8 @@ OPTIONS: dict[str, Any] = {
     "trt_engine": [],
     "trt_onnx": None,
     "trt_against": None,
+    "trt_report": None,
+    "trt_summary": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],
