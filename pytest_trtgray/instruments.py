@@ -234,6 +234,7 @@ class Profiler:
             samples=measured.samples,
             checker=check,
             group_of=group_of,
+            model=engine.model,
         )
 
     def first_calls(self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True) -> FirstCalls:
@@ -347,6 +348,7 @@ class Profiler:
             layers=layer_times(run, results[0].layers),
             method={**engine.timing_method, **plan.method},
             samples=tuple(result.samples for result in results),
+            model=engine.model,
         )
 
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
@@ -445,10 +447,16 @@ class StructureOf:
     @property
     def snapshot(self) -> Snapshot:
         """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.structure.snapshot import Snapshot
+        from pytest_trtgray.structure.snapshot import snapshot_of
 
-        info = self.engine.info
-        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
+        return snapshot_of(self.engine)
+
+    @property
+    def advice(self) -> tuple[Finding, ...]:
+        """What the layers say about speed that may be lost; see ``docs/structure.md``."""
+        from pytest_trtgray.structure.optimisation import advice_on_layers
+
+        return advice_on_layers(self.layers, self.engine.info)
 
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.

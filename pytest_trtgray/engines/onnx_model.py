@@ -16,6 +16,8 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
+from pytest_trtgray.engines.provenance import GraphNode, foldable
+from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -60,7 +62,7 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     },
 )
 """Which operands of an operator are sizes or positions."""
-_SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
      "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
      "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
@@ -70,13 +72,8 @@ _SIZE_ARITHMETIC = frozenset(
 
 
 @dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(GraphNode):
     """One node of the main graph, with the name that reports use."""
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxModel:
@@ -119,6 +116,17 @@ class OnnxModel:
         )
 
     @functools.cached_property
+    def scoped_names(self) -> Mapping[str, str]:
+        """By node name, a name that tells the module, where the exporter's own names are numbers."""
+        return scoped_names((node_name(node), node) for node in _nodes(self.proto.graph))
+
+    @functools.cached_property
+    def computed_nodes(self) -> tuple[str, ...]:
+        """Nodes of the main graph that depend on an input, in order, as layers call them."""
+        constant = foldable(self.nodes, set(self.initializers))
+        return tuple(self.scoped_names.get(node.name, node.name) for node in self.nodes if node.name not in constant)
+
+    @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:
         """The graph's weights (TensorProto) by name."""
         return {tensor.name: tensor for tensor in self.proto.graph.initializer}
@@ -144,7 +152,7 @@ class OnnxModel:
 
         try:
             # Strict mode would refuse whole models for one custom operator.
-            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+            graph = onnx.shape_inference.infer_shapes(without_weights(self.proto)).graph
         except Exception:  # inference is a help, not a need
             graph = self.proto.graph
         found = {}
@@ -206,7 +214,7 @@ class OnnxModel:
         for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
-            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+            if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
 
@@ -390,7 +398,7 @@ def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
 
 
-def _without_weights(proto: Any) -> Any:
+def without_weights(proto: Any) -> Any:
     """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
     import onnx
 

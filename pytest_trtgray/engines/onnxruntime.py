@@ -27,6 +27,7 @@ from pytest_trtgray.engines.model import (
 )
 from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import LogSeverity, Record, at_least
@@ -120,7 +121,7 @@ class OnnxRuntimeEngine(Engine):
                     tactic=str(node.domain),
                 )
             )
-        return tuple(layers)
+        return with_scoped_names(layers, self.model.scoped_names)
 
     @property
     def timing_method(self) -> Mapping[str, str]:

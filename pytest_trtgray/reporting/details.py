@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.gate import Baseline, Verdict
-    from pytest_trtgray.timing.profile import Profile
+    from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
+
+MAX_MODULES = 100
+"""Rows of modules, those that take longest."""
 
 
 def timing_details(
@@ -44,6 +47,7 @@ def timing_details(
         "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
         "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
         "reason": verdict.reason if verdict else "",
@@ -58,6 +62,19 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
+    }
+
+
+def _module_row(module: ModuleTime) -> dict[str, Any]:
+    return {
+        "module": module.pattern,
+        "us": module.us,
+        "share": module.share,
+        "layers": len(module.layers),
+        "weights_bytes": module.weights_bytes,
+        "activations_bytes": module.activations_bytes,
+        "flops": module.flops,
+        "bound": module.bound,
     }
 
 
