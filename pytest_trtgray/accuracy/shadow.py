@@ -28,13 +28,14 @@ from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.flavour import version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_model
-from pytest_trtgray.engines.model import ShapeRange, TensorSpec
+from pytest_trtgray.engines.model import TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnxruntime import (
     OnnxRuntimeEngine,
     Provider,
     choose_provider,
     onnxruntime_version,
+    open_reference,
     require_provider,
 )
 from pytest_trtgray.engines.precision import calibration_digest
@@ -46,9 +47,6 @@ DERIVATION = 1
 """Changes with what :func:`derive_fp32` does, so that copies of an earlier version are not used."""
 _FLOAT16, _FLOAT = 10, 1
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-_UNLIMITED = 2**31 - 1
-_LARGEST_VALUE = 2**63 - 1
-"""Of an input whose values are positions: the end of a Slice is often the largest INT64."""
 
 
 class Shadow:
@@ -129,14 +127,8 @@ class Shadow:
         Raises:
             EngineError: ONNX Runtime is missing or cannot load it.
         """
-        return OnnxRuntimeEngine(
-            model,
-            name=self._name,
-            profiles=({spec.name: _any_shape(spec) for spec in model.inputs},),
-            provider=_PROVIDERS.get(self.on) or choose_provider(self._options.device),
-            optimisation="none",
-            device_index=self._options.device,
-        )
+        provider = _PROVIDERS.get(self.on) or choose_provider(self._options.device)
+        return open_reference(model, name=self._name, provider=provider, device_index=self._options.device)
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """Infer once, in FP32.
@@ -248,15 +240,6 @@ def derive_fp32(path: Path) -> Any:
     _remove_qdq(proto.graph)
     _widen(proto.graph)
     return proto
-
-
-def _any_shape(spec: TensorSpec) -> ShapeRange:
-    if spec.is_shape:
-        count = spec.value_count
-        return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
-    low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
-    high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
-    return ShapeRange(low, low, high)
 
 
 def _widen(graph: Any) -> None:

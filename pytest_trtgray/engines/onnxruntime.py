@@ -26,6 +26,7 @@ from pytest_trtgray.engines.model import (
     ShapeProfile,
 )
 from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, load_small_weights, node_name
+from pytest_trtgray.engines.profiles import any_shape
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
@@ -249,6 +250,24 @@ class OnnxRuntimeEngine(Engine):
             for name in names
             if name
         )
+
+
+def open_reference(
+    model: OnnxModel, *, name: str = "", provider: Provider = "CPUExecutionProvider", device_index: int = 0
+) -> OnnxRuntimeEngine:
+    """A model as written: without optimisations, without TF32, at any shape that its inputs allow.
+
+    Raises:
+        EngineError: as of :class:`OnnxRuntimeEngine`.
+    """
+    return OnnxRuntimeEngine(
+        model,
+        name=name or f"{model.path.stem}-fp32",
+        profiles=({spec.name: any_shape(spec) for spec in model.inputs},),
+        provider=provider,
+        optimisation="none",
+        device_index=device_index,
+    )
 
 
 class _OptimisedGraph:
