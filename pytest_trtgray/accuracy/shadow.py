@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.references import ReferenceCache
+from pytest_trtgray.accuracy.rounding import spread
 from pytest_trtgray.engines.base import Engine, Feed, to_numpy
 from pytest_trtgray.engines.cache import EngineCache
 from pytest_trtgray.engines.device import find_gpu
@@ -356,13 +357,5 @@ def _dequantised(node: Any, weights: Mapping[str, Any]) -> NDArray[np.float32]:
     block = next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
     values = quantised.astype(np.float32)
     zero = rest[0].astype(np.float32) if rest else np.float32(0)
-
-    def spread(array: Any) -> Any:
-        array = np.asarray(array, dtype=np.float32)
-        if array.ndim == 0 or array.size == 1:
-            return array.reshape(())
-        if block:
-            return np.repeat(array, block, axis=axis)[tuple(slice(size) for size in values.shape)]
-        return array.reshape([-1 if index == axis % values.ndim else 1 for index in range(values.ndim)])
-
-    return np.asarray((values - spread(zero)) * spread(scale), dtype=np.float32)
+    offset, factor = (spread(np.asarray(array), values.shape, axis, block) for array in (zero, scale))
+    return np.asarray((values - offset) * factor, dtype=np.float32)
