@@ -141,21 +141,30 @@ class Tally:
         assert levels is not None
         scale, zero = float(self.quantiser.scale.max()), float(self.quantiser.zero_point.max())
         high = max(levels.high - zero, zero - levels.low)
-        errors = np.array([self._expected(scale * factor, levels, high) for factor in _FACTORS])
-        now = self._expected(scale, levels, high)
+        counts = histograms.magnitudes(self.counts)
+        errors = np.array([expected_errors(counts, scale * factor, levels, high) for factor in _FACTORS])
+        now = expected_errors(counts, scale, levels, high)
         best = int(np.argmin(errors))
         if not now or errors[best] >= now:
             return 1.0, 0.0
         return float(_FACTORS[best]), snr(now, float(errors[best]))
 
-    def _expected(self, scale: float, levels: Levels, high: float) -> float:
-        centres = histograms.centres()
-        counts = histograms.magnitudes(self.counts)[: len(centres)]
-        inside = np.flatnonzero(counts)
-        magnitudes, weights = centres[inside] / scale, counts[inside]
-        rounding = np.minimum(magnitudes**2, levels.spacing(magnitudes) ** 2 / 12)
-        cut = np.maximum(magnitudes - high, 0.0) ** 2
-        return float((np.maximum(rounding, cut) * weights).sum()) * scale**2
+
+def expected_errors(counts: histograms.Counts, scale: float, levels: Levels, high: float) -> float:
+    """What rounding makes of values of which only the histogram is known: the sum of the squared errors.
+
+    Args:
+        counts: of magnitudes, see :func:`~pytest_trtgray.accuracy.histograms.magnitudes`.
+        scale: of the quantisation; 1 for a type of its own.
+        levels: of the type.
+        high: largest magnitude of a level.
+    """
+    centres = histograms.centres()
+    inside = np.flatnonzero(counts[: len(centres)])
+    magnitudes, weights = centres[inside] / scale, counts[inside]
+    rounding = np.minimum(magnitudes**2, levels.spacing(magnitudes) ** 2 / 12)
+    cut = np.maximum(magnitudes - high, 0.0) ** 2
+    return float((np.maximum(rounding, cut) * weights).sum()) * scale**2
 
 
 def snr(squares: float, errors: float) -> float:

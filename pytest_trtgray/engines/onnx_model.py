@@ -125,6 +125,13 @@ class OnnxModel:
             for node in self.proto.graph.node
         )
 
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators; 1 where the model does not say."""
+        return max(
+            (int(entry.version) for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
+        )
+
     @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:
         """The graph's weights (TensorProto) by name."""
