@@ -15,7 +15,14 @@ from pytest_trtgray.state import trt_session
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.instruments import (
+        Comparer,
+        EngineFactory,
+        Profiler,
+        QuantisationInspector,
+        ShadowFactory,
+        StructureOf,
+    )
     from pytest_trtgray.logs.log import Log
 
 
@@ -83,6 +90,14 @@ def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     from pytest_trtgray.instruments import Comparer
 
     return Comparer(trt_session(request.config), request.node)
+
+
+@pytest.fixture
+def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
+    """What the scales of a Q/DQ model do to real values: ``trt_quantisation(engine, feeds=[...]).check()``."""
+    from pytest_trtgray.instruments import QuantisationInspector
+
+    return QuantisationInspector(trt_session(request.config), request.node)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from pytest_trtgray.errors import ModelError
 from pytest_trtgray.findings import Finding, failure_message
 
 CACHE = Path(".trtgray_cache")
+_TOO_LATE = "the time limit was reached before"
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def inspect_quantisation(
     *,
     calibration: Sequence[Feed] = (),
     reference: str | Path | Shadow | None = None,
+    representative: bool = True,
     budget_bytes: int = BUDGET_BYTES,
     time_limit_s: float | None = None,
     cache_dir: Path = CACHE,
@@ -207,8 +209,10 @@ def inspect_quantisation(
         calibration: the inputs from which the scales were taken, to see whether they are like ``feeds``.
         reference: the FP32 model that was quantised, or its shadow. By default the engine's origin, else the model
             without its Q/DQ nodes; from weights that are stored quantised the original cannot be had back.
+        representative: whether ``feeds`` are like the inputs of production. What others, such as random ones, say of
+            activations is advice only.
         budget_bytes: of intermediate tensors that are held at once.
-        time_limit_s: activations that are not reached by then are left out, and said so.
+        time_limit_s: tensors that are not reached by then are left out, and said so.
         cache_dir: where a derived model is kept.
 
     Raises:
@@ -231,14 +235,16 @@ def inspect_quantisation(
     inspection = _Inspection(quantised, shadow, quantisers)
     left_out = dict.fromkeys(dynamic, "the model computes its scales")
     try:
-        inspection.look_at_weights()
+        inspection.look_at_weights(deadline)
         inspection.look_at_activations(feeds, calibration, budget_bytes, deadline)
     finally:
         if shadow is not given:
             shadow.close()
     left_out |= inspection.left_out
     tensors = inspection.rows
-    findings = findings_of(tensors, quantisers, left_out, inspection.input_drift, bool(feeds))
+    findings = findings_of(
+        tensors, quantisers, left_out, inspection.input_drift, has_feeds=bool(feeds), representative=representative
+    )
     return Quantisation(quantised.original.name, tensors, findings, samples(feeds), left_out)
 
 
@@ -281,11 +287,14 @@ class _Inspection:
     def rows(self) -> tuple[QuantisedTensor, ...]:
         return tuple(self._rows[index] for index in sorted(self._rows))
 
-    def look_at_weights(self) -> None:
+    def look_at_weights(self, deadline: float) -> None:
         """All weights, those that are stored quantised against the original's where that is known."""
         originals = Constants(self._shadow.source)
         for index, quantiser in enumerate(self._quantisers):
             if quantiser.role != "weight" or not self._is_known(quantiser):
+                continue
+            if time.monotonic() > deadline:
+                self.left_out[quantiser.node] = _TOO_LATE
                 continue
             name = self._name_in_reference(quantiser) if self._is_original else None
             if not quantiser.is_stored:
@@ -336,7 +345,7 @@ class _Inspection:
         for numbers in wanted.values():
             for number in numbers:
                 if number not in self._rows:
-                    self.left_out[self._quantisers[number].node] = "the time limit was reached before"
+                    self.left_out[self._quantisers[number].node] = _TOO_LATE
 
     def _is_known(self, quantiser: Quantiser) -> bool:
         """Whether scales and type can be computed with; what cannot is left out."""

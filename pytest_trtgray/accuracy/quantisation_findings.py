@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_trtgray.accuracy.drift import Drift
@@ -40,7 +41,9 @@ def findings_of(
     quantisers: Sequence[Quantiser],
     left_out: Mapping[str, str],
     input_drift: Mapping[str, Drift],
+    *,
     has_feeds: bool,
+    representative: bool = True,
 ) -> tuple[Finding, ...]:
     """All findings of a model, errors and the largest losses first, no more than :data:`MAX_FINDINGS` and a rest.
 
@@ -50,11 +53,18 @@ def findings_of(
         left_out: nodes that were not inspected, and why.
         input_drift: of the model's inputs.
         has_feeds: whether activations were to be looked at.
+        representative: whether the inputs are like those of production.
     """
     found = [*_invalid(quantisers), *_refused(quantisers, tensors), *_drifted(tensors, input_drift)]
-    judged = [entry for tensor in tensors if (entry := _judged(tensor)) is not None]
+    judged = []
+    for tensor in tensors:
+        entry = _judged(tensor)
+        if entry is not None and tensor.role == "activation" and not representative:
+            what = f"with inputs that need not be typical, {entry[1].what}"
+            entry = entry[0], replace(entry[1], severity="advice", what=what)
+        judged += [entry] if entry is not None else []
     found += [finding for _, finding in sorted(judged, key=lambda entry: -entry[0])]
-    found += _advice(tensors, quantisers, left_out, has_feeds)
+    found += _advice(tensors, quantisers, left_out, is_partial=representative and not has_feeds)
     rank = {"error": 0, "warning": 1, "advice": 2}
     found.sort(key=lambda finding: rank[finding.severity])
     if len(found) <= MAX_FINDINGS:
@@ -269,19 +279,22 @@ def _advice(
     tensors: Sequence[QuantisedTensor],
     quantisers: Sequence[Quantiser],
     left_out: Mapping[str, str],
-    has_feeds: bool,
+    is_partial: bool,
 ) -> Iterator[Finding]:
-    dead = [tensor for tensor in tensors if 0 < tensor.dead_channels < tensor.channels]
-    if dead:
-        worst = max(dead, key=lambda tensor: tensor.dead_channels / tensor.channels)
-        yield _finding(
-            "advice",
-            worst,
-            "dead-channels",
-            f"{worst.dead_channels} of {worst.channels} channels are always zero"
-            + (f"; so are some in {counted(len(dead) - 1, 'other tensor')}" if len(dead) > 1 else ""),
-            "Prune them, or give inputs that reach them: what calibration says of them means nothing.",
-        )
+    for role in ("weight", "activation"):
+        dead = [each for each in tensors if each.role == role and 0 < each.dead_channels < each.channels]
+        if dead:
+            worst = max(dead, key=lambda tensor: tensor.dead_channels / tensor.channels)
+            others = f"; so are some in {counted(len(dead) - 1, f'other {role}')}" if len(dead) > 1 else ""
+            yield _finding(
+                "advice",
+                worst,
+                "dead-channels",
+                f"{worst.dead_channels} of {worst.channels} channels are always zero{others}",
+                "Prune them."
+                if role == "weight"
+                else "Prune them, or give inputs that reach them: what calibration says of them means nothing.",
+            )
     slow = [each for each in quantisers if _is_across(each)]
     if slow:
         yield Finding(
@@ -305,7 +318,7 @@ def _advice(
             "quantisation.not-inspected",
             {"nodes": len(nodes)},
         )
-    if not has_feeds and any(each.role == "activation" for each in quantisers):
+    if is_partial and any(each.role == "activation" for each in quantisers):
         yield Finding(
             "advice",
             "activations",

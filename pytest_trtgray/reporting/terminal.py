@@ -18,13 +18,14 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "recorded": {"cyan": True},
     "faster": {"yellow": True},
     "inconclusive": {"yellow": True},
+    "suspect": {"yellow": True},
     "missing": {"red": True},
     "slower": {"red": True},
     "differs": {"red": True},
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("timing", "outputs", "structure", "log", "shapes")
+_ORDER = ("timing", "outputs", "scales", "structure", "log", "shapes")
 _MAX_ADVICE = 5
 
 

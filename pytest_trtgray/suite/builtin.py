@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
+from pytest_trtgray.instruments import (
+    Comparer,
+    Profiler,
+    QuantisationInspector,
+    ShadowFactory,
+    StructureOf,
+    compare_on,
+    default_feed,
+)
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
@@ -18,6 +26,8 @@ FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
+SCALES_BUDGET_S = 20.0
+"""A large model's scales are inspected as far as this goes."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -28,11 +38,35 @@ def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
     trt_profiler(trt_engine).check()
 
 
-def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
-    """Outputs agree with the FP32 reference."""
+def outputs(
+    trt_engine: Engine,
+    trt_shadow: ShadowFactory,
+    trt_compare: Comparer,
+    trt_quantisation: QuantisationInspector,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Outputs agree with the FP32 reference; of a Q/DQ model, also how its scales fit."""
     __tracebackhide__ = True
     trt_engine.require_runnable()
-    trt_compare(trt_engine, trt_shadow.current).check()
+    comparison = trt_compare(trt_engine, trt_shadow.current)
+    if trt_engine.model is not None and trt_engine.model.is_quantised:
+        _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
+    comparison.check()
+
+
+def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest.Item, *, explain: bool) -> None:
+    """Report how the scales fit: weights always, activations where there is a difference to explain.
+
+    The input is random, so what it says of activations is no fault by itself.
+    """
+    from pytest_trtgray.errors import TrtGrayError
+    from pytest_trtgray.state import trt_session
+
+    feeds = [default_feed(item, engine, None)] if explain else []
+    try:
+        inspect(engine, feeds, representative=False, time_limit_s=SCALES_BUDGET_S)
+    except TrtGrayError as error:  # the outputs have their verdict; this is beside it
+        trt_session(item.config).report(item, "scales", engine, "skipped", f"not inspected: {error.reason}")
 
 
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
