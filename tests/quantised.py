@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.precision import convert
@@ -26,7 +24,9 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 def feeds_for(path: Path, count: int, first: int = 0) -> list[Feed]:
     """Seeded inputs of the models in :data:`SHAPES`, by the names of their inputs."""
     inputs = OnnxModel(path).inputs
-    (shapes,) = (shapes for shapes in SHAPES.values() if set(shapes) == {spec.name for spec in inputs} and _fit(shapes, inputs))
+    (shapes,) = (
+        shapes for shapes in SHAPES.values() if set(shapes) == {spec.name for spec in inputs} and _fit(shapes, inputs)
+    )
     return [make_feed(inputs, shapes, seed) for seed in range(first, first + count)]
 
 

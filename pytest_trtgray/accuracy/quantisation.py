@@ -320,6 +320,7 @@ class _Inspection:
                     wanted.setdefault(name, []).append(index)
         inputs = [spec.name for spec in self._shadow.source.inputs if spec.dtype == "float32"] if calibration else []
         feeds_of_both = [*feeds, *calibration]
+        counts: Mapping[Side, int] = {"test": len(feeds), "calibration": len(calibration)}
         seen: dict[str, int] = {}
         tallies: dict[str, list[Tally]] = {}
         drifts: dict[str, Samples] = {}
@@ -330,7 +331,7 @@ class _Inspection:
                 break
             side: Side = "test" if index < len(feeds) else "calibration"
             if calibration:
-                drifts.setdefault(name, Samples()).add(side, values)
+                drifts.setdefault(name, Samples(counts)).add(side, values)
             if side == "test":
                 fresh = [Tally(self._quantisers[number]) for number in wanted.get(name, ())]
                 for tally in tallies.setdefault(name, fresh):
