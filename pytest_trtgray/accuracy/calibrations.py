@@ -129,8 +129,12 @@ def compare_calibrations(
     for name in chosen:
         check_method(name, precision)
     source, profiles = _source(model)
+    if source.is_quantised:
+        raise ModelError(source.called, "is quantised already", "Give the FP32 model that it was made from.")
     feeds = [dict(feed) for feed in feeds]
     measured = [dict(feed) for feed in test_feeds] or feeds
+    if not feeds:
+        raise EngineError(source.called, "needs inputs to calibrate with, and none were given", "Give real inputs.")
     shadow = Shadow(source.path, cache_dir)
     try:
         wanted = [shadow.run(feed) for feed in measured]

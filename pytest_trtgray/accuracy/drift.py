@@ -93,7 +93,7 @@ class Samples:
         if not calibration or not test or len(calibration) + len(test) < 3:
             return None
         samples: list[histograms.Counts] = [each.astype(np.int64) for each in (*calibration, *test)]
-        distances = np.array([[histograms.distance(one, other) for other in samples] for one in samples])
+        distances = histograms.distances(samples)
         tails = np.log([max(histograms.quantile(each, TAIL), np.finfo(np.float32).tiny) for each in samples])
         labels = _labellings(len(samples), len(test))
         between, within = _mean_distances(distances, labels)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.activations import streamed
 from pytest_trtgray.accuracy.drift import Drift, Samples, Side
-from pytest_trtgray.accuracy.histograms import not_finite
 from pytest_trtgray.accuracy.quantisers import Constants, Quantiser, Reader, Role, find_quantisers
 from pytest_trtgray.accuracy.rounding import spread
 from pytest_trtgray.accuracy.shadow import Shadow
@@ -44,7 +43,7 @@ class QuantisedTensor:
         scale: smallest and largest scale.
         is_symmetric: whether all zero points are zero.
         elements: values that were looked at.
-        low: smallest FP32 value.
+        low: smallest FP32 value that a reader lets through: before a Relu, none is below zero.
         high: largest.
         not_finite: values that are NaN or infinite.
         clipped: share of the values that the type cuts off. Of a weight that is stored quantised: how many more of its
@@ -359,27 +358,37 @@ class _Inspection:
         return False
 
     def _name_in_reference(self, quantiser: Quantiser) -> str | None:
-        """What the FP32 reference calls a tensor: in an original, what the same operand of the same node reads."""
+        """What the FP32 reference calls a tensor: in an original, what the same node reads or writes at its place."""
         if not self._is_original:
             return quantiser.tensor
-        for reader in quantiser.readers:
-            if (reader.node, reader.op_type, reader.operand) in self._operands:
-                return self._operands[reader.node, reader.op_type, reader.operand]
-        return quantiser.tensor if quantiser.tensor in self._computed else None
+        places = [(reader.node, reader.op_type, "reads", reader.operand) for reader in quantiser.readers]
+        places += [self._writers[quantiser.tensor]] if quantiser.tensor in self._writers else []
+        known = self._places_in_reference
+        found = next((known[place] for place in places if place in known), quantiser.tensor)
+        return found if found in known.values() else None
 
     @functools.cached_property
-    def _operands(self) -> Mapping[tuple[str, str, int], str]:
-        return {
-            (node.name, node.op_type, operand): name
-            for node in self._shadow.source.nodes
-            for operand, name in enumerate(node.inputs)
-            if name
-        }
+    def _writers(self) -> Mapping[str, Place]:
+        return {name: place for place, name in _places(self._model).items() if place[2] == "writes"}
 
     @functools.cached_property
-    def _computed(self) -> set[str]:
-        source = self._shadow.source
-        return {name for node in source.nodes for name in node.outputs} | {spec.name for spec in source.inputs}
+    def _places_in_reference(self) -> Mapping[Place, str]:
+        return _places(self._shadow.source)
+
+
+Place = tuple[str, str, str, int]
+"""Name and operator of a node, ``reads`` or ``writes``, and which operand."""
+
+
+def _places(model: OnnxModel) -> dict[Place, str]:
+    """The tensor at every place of the main graph."""
+    return {
+        (node.name, node.op_type, verb, index): name
+        for node in model.nodes
+        for verb, names in (("reads", node.inputs), ("writes", node.outputs))
+        for index, name in enumerate(names)
+        if name
+    }
 
 
 def _activation_row(tally: Tally, drift: Drift | None) -> QuantisedTensor:
@@ -482,7 +491,7 @@ def _row(
         elements=tally.elements,
         low=tally.low if tally.elements else 0.0,
         high=tally.high if tally.elements else 0.0,
-        not_finite=not_finite(tally.counts),
+        not_finite=tally.not_finite,
         clipped=tally.clipped / max(1, tally.elements),
         used=used,
         bits=tally.bits(),

@@ -305,7 +305,7 @@ def _advice(
             "advice",
             slow[0].node,
             f"{some([each.node for each in slow])} has scales along another axis than the outputs of the layer: "
-            "TensorRT for RTX 1.7 then multiplies in FP32",
+            "TensorRT for RTX 1.7 has no INT8 kernel for that and dequantises first",
             "quantisation.axis",
             {"nodes": len(slow)},
             "Use one scale for an activation, and one an output channel for a weight.",

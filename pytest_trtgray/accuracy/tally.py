@@ -50,6 +50,7 @@ class Tally:
         errors: sum of the squares of the differences that quantisation makes.
         low: smallest finite value.
         high: largest.
+        not_finite: values that are NaN or infinite.
         counts: see :mod:`~pytest_trtgray.accuracy.histograms`.
         codes: how often each level was taken; of types with at most 256.
         channels: sums by channel; ``None`` where their number differs from part to part.
@@ -62,6 +63,7 @@ class Tally:
     errors: float = 0.0
     low: float = math.inf
     high: float = -math.inf
+    not_finite: int = 0
     counts: histograms.Counts = field(default_factory=lambda: np.zeros(histograms.BINS, np.int64))
     codes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CODES, np.int64))
     channels: Channels | None = None
@@ -73,15 +75,19 @@ class Tally:
         return snr(self.squares, self.errors)
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count in more values; NaN and infinities count as zero, and in ``counts`` as what they are."""
+        """Count in more values, as the readers let them through; NaN and infinities count as zero."""
         if not values.size:
             return
         values = np.asarray(values, np.float32)
         self.elements += values.size
         counts = histograms.count(values)
-        self.counts += counts
-        if histograms.not_finite(counts):
+        if bad := histograms.not_finite(counts):
+            self.not_finite += bad
             values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        if self.quantiser.passing != (-math.inf, math.inf):
+            values = np.clip(values, *map(np.float32, self.quantiser.passing))
+            counts = histograms.count(values)
+        self.counts += counts
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         axis = self._axis(values)
         row = 0
