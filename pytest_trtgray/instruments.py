@@ -369,7 +369,8 @@ class QuantisationInspector:
         worst = f", SNR at least {known[0].snr_db:.0f} dB ({known[0].tensor})" if known else ""
         types = "/".join(sorted({tensor.dtype for tensor in found.tensors}))
         outcome = "pass" if found.ok else "suspect"
-        summary = f"{counted(len(found.tensors), 'tensor')} in {types or 'unknown types'}{worst}"
+        where = "" if engine else f"{found.model}: "
+        summary = f"{where}{counted(len(found.tensors), 'tensor')} in {types or 'unknown types'}{worst}"
         self._session.report(self._item, "scales", engine, outcome, summary, found.findings)
 
 
