@@ -178,7 +178,7 @@ class Quantisation:
             min_snr_db: smallest signal to noise of a tensor.
 
         Raises:
-            AssertionError: errors and warnings, and what is over these limits.
+            AssertionError: warnings, and what is over these limits.
         """
         __tracebackhide__ = True
         from pytest_trtgray.accuracy.quantisation_findings import over_limits

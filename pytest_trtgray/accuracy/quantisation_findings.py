@@ -47,7 +47,9 @@ def findings_of(
     has_feeds: bool,
     representative: bool = True,
 ) -> tuple[Finding, ...]:
-    """All findings of a model, errors and the largest losses first, no more than :data:`MAX_FINDINGS` and a rest.
+    """All findings of a model, the largest losses first, no more than :data:`MAX_FINDINGS` and a rest.
+
+    Warnings at most: only a test that asks for it (:meth:`Quantisation.check`) fails on what is a matter of degree.
 
     Args:
         tensors: what was inspected.
@@ -67,8 +69,7 @@ def findings_of(
         judged += [entry] if entry is not None else []
     found += [finding for _, finding in sorted(judged, key=lambda entry: -entry[0])]
     found += _advice(tensors, quantisers, left_out, is_partial=representative and not has_feeds)
-    rank = {"error": 0, "warning": 1, "advice": 2}
-    found.sort(key=lambda finding: rank[finding.severity])
+    found.sort(key=lambda finding: finding.severity == "advice")
     if len(found) <= MAX_FINDINGS:
         return tuple(found)
     rest = found[MAX_FINDINGS:]
@@ -102,7 +103,7 @@ def _judged(tensor: QuantisedTensor) -> tuple[float, Finding] | None:
     """The one thing that is wrong with a tensor, and how much it costs."""
     if tensor.not_finite:
         text = f"{counted(tensor.not_finite, 'value')} of the FP32 reference are NaN or infinite"
-        return math.inf, _finding("error", tensor, "not-finite", text, "Look for the first bad tensor in FP32.")
+        return math.inf, _finding("warning", tensor, "not-finite", text, "Look for the first bad tensor in FP32.")
     if tensor.is_constant and tensor.low == 0:
         what = "all values are zero" if tensor.role == "weight" else "all values are zero with every input given"
         remedy = "Its scale means nothing; keep it in FP16, or give inputs that reach it."
@@ -198,7 +199,7 @@ def _invalid(quantisers: Iterable[Quantiser]) -> Iterator[Finding]:
     wrong = [each.node for each in quantisers if not ((each.scale > 0) & (each.scale < math.inf)).all()]
     if wrong:
         yield Finding(
-            "error",
+            "warning",
             wrong[0],
             f"the scale is zero, negative or no number at {some(wrong)}",
             "quantisation.scale",
