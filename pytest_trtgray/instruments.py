@@ -467,6 +467,7 @@ class QuantisationInspector:
 
     def _report(self, engine: Engine | None, found: Quantisation) -> None:
         from pytest_trtgray.findings import counted
+        from pytest_trtgray.reporting.details import scales_details
 
         known = [tensor for tensor in found.sorted() if tensor.snr_db == tensor.snr_db]
         worst = f", SNR at least {known[0].snr_db:.0f} dB ({known[0].tensor})" if known else ""
@@ -474,7 +475,15 @@ class QuantisationInspector:
         outcome = "pass" if found.ok else "suspect"
         where = "" if engine else f"{found.model}: "
         summary = f"{where}{counted(len(found.tensors), 'tensor')} in {types or 'unknown types'}{worst}"
-        self._session.report(self._item, "scales", engine, outcome, summary, found.findings)
+        self._session.report(
+            self._item,
+            "scales",
+            engine,
+            outcome,
+            summary,
+            found.findings,
+            details=lambda: scales_details(found),
+        )
 
 
 class StructureOf:

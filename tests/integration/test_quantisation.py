@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,14 @@ def test_a_calibration_method(project: Project) -> None:
                 trt_build("net.onnx", **options)
     """)
     project.run().assert_outcomes(passed=4)
+
+
+def test_every_tensor_is_in_the_json_report(project: Project, net: Path) -> None:
+    project.run("--trt-engine=int8.onnx", "--trt-json=report.json", *LOOSE)
+    report = json.loads((project.path / "report.json").read_text("utf-8"))
+    (scales,) = (check for check in report["checks"] if check["kind"] == "scales")
+    rows = {row["tensor"]: row for row in scales["details"]["tensors"]}
+
+    assert set(rows) == {name.removesuffix("_QuantizeLinear") for name in quantised.quantisers(net) if "weight" in name}
+    assert rows["head.weight"]["readers"] == ["/head/Gemm"]
+    assert rows["head.weight"]["snr_db"] > 40
