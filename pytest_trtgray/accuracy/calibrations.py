@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_trtgray.accuracy.quantisation import CACHE, QuantisedTensor, inspect_quantisation, samples
+from pytest_trtgray.accuracy.quantisation import CACHE, inspect_quantisation, samples
+from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
 from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.engines.base import Engine, Feed
 from pytest_trtgray.engines.calibration import METHODS, check_method

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pytest_trtgray.accuracy.drift import Drift
+from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
 from pytest_trtgray.accuracy.quantisers import Quantiser
 from pytest_trtgray.findings import Finding, counted, some
-
-if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.quantisation import QuantisedTensor
 
 MAX_FINDINGS = 12
 LOW_SNR_DB: Mapping[str, float] = {"int4": 10.0, "uint4": 10.0, "fp4": 10.0}
@@ -337,9 +334,10 @@ def _advice(
 def _is_across(quantiser: Quantiser) -> bool:
     if quantiser.axis is None or quantiser.block or not quantiser.readers or quantiser.dtype not in ("int8", "fp8"):
         return False
-    rank, reader = quantiser.rank, quantiser.readers[0]
-    if rank is None:
+    reader = quantiser.readers[0]
+    if quantiser.shape is None:
         return True
+    rank = len(quantiser.shape)
     if reader.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or reader.operand != 1:
         return False
     return quantiser.axis % rank != reader.channel_axis("weight") % rank

@@ -138,9 +138,9 @@ class Quantiser:
         return self.constants[self.tensor].astype(np.float32)
 
     @property
-    def rank(self) -> int | None:
-        """How many axes a weight has; ``None`` for an activation."""
-        return len(self.constants.shape(self.tensor)) if self.role == "weight" else None
+    def shape(self) -> tuple[int, ...] | None:
+        """Of a weight, without reading it; ``None`` for an activation."""
+        return self.constants.shape(self.tensor) if self.role == "weight" else None
 
     @property
     def levels(self) -> Levels | None:

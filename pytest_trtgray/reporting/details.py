@@ -15,7 +15,8 @@ from pytest_trtgray.timing.grouping import module_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
-    from pytest_trtgray.accuracy.quantisation import Quantisation, QuantisedTensor
+    from pytest_trtgray.accuracy.quantisation import Quantisation
+    from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.gate import Baseline, Verdict

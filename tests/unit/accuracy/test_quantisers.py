@@ -48,7 +48,7 @@ class TestPairs:
 
         assert (found.tensor, found.role, found.granularity) == ("/Relu_output", "activation", "tensor")
         assert found.readers == (Reader("/MatMul", "MatMul", 0), Reader("/Add", "Add", 1))
-        assert found.rank is None
+        assert found.shape is None
 
     def test_pair_after_pair_is_the_same_tensor(self, tmp_path: Path) -> None:
         graph = models.Graph()
