@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_trtgray.errors import TrtGrayError
 
 if TYPE_CHECKING:
+    from pytest_trtgray.feeds import Feed
+    from pytest_trtgray.findings import Finding
     from pytest_trtgray.structure.snapshot import Snapshot
 
 OK, DIFFERENT, USAGE = 0, 1, 2
@@ -76,6 +78,22 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
     how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
     log.set_defaults(action=_log)
+    scales = commands.add_parser("quantisation", help="what the scales of a Q/DQ model do to real values")
+    scales.add_argument("--calibration", nargs="+", default=[], metavar="NPZ", help="inputs the scales were taken from")
+    scales.add_argument("--reference", metavar="ONNX", help="the FP32 model that was quantised")
+    scales.set_defaults(action=_quantisation)
+    fp16 = commands.add_parser("fp16", help="which values of a model do not fit into FP16")
+    fp16.set_defaults(action=_fp16)
+    calibrations = commands.add_parser("calibrations", help="which calibration method suits an FP32 model")
+    calibrations.add_argument("--test", nargs="+", default=[], metavar="NPZ", help="inputs to measure with")
+    calibrations.add_argument("--precision", choices=("int8", "fp8"), default="int8")
+    calibrations.set_defaults(action=_calibrations)
+    for command in (scales, fp16, calibrations):
+        command.add_argument("model", metavar="ONNX")
+        needed = command is calibrations
+        command.add_argument("--feeds", nargs="+", default=[], metavar="NPZ", required=needed, help="real inputs")
+        command.add_argument("--limit", type=int, default=20, metavar="N", help="tensors to show. Default: 20")
+        command.add_argument("--cache-dir", default=".trtgray_cache", help="folder of derived models")
 
     baseline = commands.add_parser("baseline", help="list or show stored baselines")
     actions = baseline.add_subparsers(required=True, metavar="ACTION")
@@ -222,6 +240,60 @@ def _print_messages(path: Path) -> None:
 
     for line in json_lines(read_records(path), file=str(path)):
         sys.stdout.write(line.decode("ascii"))
+
+
+def _quantisation(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+    from pytest_trtgray.reporting.tables import quantisation_table
+
+    found = inspect_quantisation(
+        arguments.model,
+        _feeds(arguments.feeds),
+        calibration=_feeds(arguments.calibration),
+        reference=arguments.reference,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(quantisation_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _fp16(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.fp16 import fp16_ranges
+    from pytest_trtgray.reporting.tables import fp16_table
+
+    found = fp16_ranges(arguments.model, _feeds(arguments.feeds), cache_dir=Path(arguments.cache_dir))
+    print(fp16_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _calibrations(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.calibrations import compare_calibrations
+    from pytest_trtgray.reporting.tables import calibration_table
+
+    found = compare_calibrations(
+        arguments.model,
+        _feeds(arguments.feeds),
+        test_feeds=_feeds(arguments.test),
+        precision=arguments.precision,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(calibration_table(found, arguments.limit))
+    print(f"take {found.reason}")
+    return _conclude(found.findings, ok=True)
+
+
+def _feeds(paths: Sequence[str]) -> list[Feed]:
+    from pytest_trtgray.feeds import load_feed
+
+    return [load_feed(Path(path)) for path in paths]
+
+
+def _conclude(findings: Sequence[Finding], ok: bool) -> int:
+    from pytest_trtgray.findings import listing
+
+    if findings:
+        print(listing(findings, limit=50))
+    return OK if ok else DIFFERENT
 
 
 def _baseline_list(arguments: argparse.Namespace) -> int:
