@@ -393,15 +393,8 @@ def compare_on(
         per_output=per_output,
         equal_nan=equal_nan,
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
-        precision=working_precision(engine),
+        precision=engine.working_precision,
     )
-
-
-def working_precision(engine: Engine) -> str:
-    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-    precision = engine.precision or "float16"
-    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
-    return "tf32" if is_tensorrt and precision == "float32" else precision
 
 
 def _marked(item: pytest.Item, name: str) -> dict[str, Any]:

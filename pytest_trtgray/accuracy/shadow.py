@@ -66,6 +66,7 @@ class Shadow:
     Attributes:
         model: the model as given.
         derived: what was done to it, empty for an FP32 model.
+        source: the FP32 model that is computed.
         on: what computes it.
 
     Raises:
@@ -86,11 +87,11 @@ class Shadow:
         self.model = open_model(path)
         self.on = _choose(on, device)
         self.derived = derivations(self.model)
-        self._source = self._derived_model(cache_dir) if self.derived else self.model
+        self.source = self._derived_model(cache_dir) if self.derived else self.model
         self._options = LoadOptions(
             runtime=_tensorrt_for_references(device) if self.on == "tensorrt" else "onnxruntime",
             device=device,
-            shapes=fitting_requests(self._source.inputs, shapes),
+            shapes=fitting_requests(self.source.inputs, shapes),
             cache_dir=cache_dir,
             tactic_sources=tactic_sources,
             tf32=False,
@@ -104,11 +105,11 @@ class Shadow:
         """What computes the reference; not needed for inputs whose reference was kept."""
         name = f"{self.model.path.stem}-fp32"
         if self.on == "tensorrt":
-            return load_model(self._source, self._options, name)
+            return load_model(self.source, self._options, name)
         return OnnxRuntimeEngine(
-            self._source,
+            self.source,
             name=name,
-            profiles=({spec.name: _any_shape(spec) for spec in self._source.inputs},),
+            profiles=({spec.name: _any_shape(spec) for spec in self.source.inputs},),
             provider=_PROVIDERS[self.on],
             optimisation="none",
             device_index=self._options.device,
@@ -131,7 +132,12 @@ class Shadow:
         Raises:
             ShapeError: an input is missing or unknown, or its shape does not fit the model.
         """
-        wanted = {spec.name: spec for spec in self._source.inputs}
+        converted = self.converted(feed)
+        return self._kept.get(self._key(converted), lambda: self._engine.run(converted))
+
+    def converted(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """A feed as arrays on the host, in the dtypes that the FP32 model takes; errors as of :meth:`run`."""
+        wanted = {spec.name: spec for spec in self.source.inputs}
         unknown = set(feed) - set(wanted)
         if unknown:
             raise ShapeError(
@@ -140,14 +146,18 @@ class Shadow:
                 f"Its inputs are: {', '.join(sorted(wanted))}.",
             )
         arrays = {name: to_numpy(name, value) for name, value in feed.items()}
-        converted = {name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()}
-        return self._kept.get(self._key(converted), lambda: self._engine.run(converted))
+        return {name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()}
+
+    @property
+    def provider(self) -> Provider:
+        """Where ONNX Runtime computes parts of the reference: the GPU if the reference itself is computed there."""
+        return _PROVIDERS.get(self.on, "CPUExecutionProvider")
 
     def _key(self, feed: Mapping[str, NDArray[Any]]) -> str:
         """Everything that the outputs depend on."""
         runtime = self._options.runtime
         version = version_of(runtime) if runtime in ("tensorrt", "tensorrt_rtx") else onnxruntime_version()
-        parts = (self._source.sha256, self.on, version, calibration_digest([feed]))
+        parts = (self.source.sha256, self.on, version, calibration_digest([feed]))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from pytest_trtgray.logs.records import Record
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.loading import EngineSource
+    from pytest_trtgray.engines.taps import Taps
 
 Feed = Mapping[str, Any]
 """An array an input, by name: numpy's, or one that lives on the GPU (torch, cupy, anything with
@@ -113,6 +114,14 @@ class Engine(ABC):
             EngineError: the runtime cannot do what the options say.
         """
 
+    def taps(self) -> AbstractContextManager[Taps]:
+        """What shows this engine's intermediate values; see :mod:`~pytest_trtgray.engines.taps`.
+
+        Raises:
+            EngineError: the runtime, or what is known of the engine, does not allow it.
+        """
+        raise EngineError(self.info.name, f"{self.info.runtime} shows no intermediate values")
+
     @property
     @abstractmethod
     def timing_method(self) -> Mapping[str, str]:
@@ -189,6 +198,13 @@ class Engine(ABC):
             return coarsest(layer.precision for layer in self.layers)
         except NotRunnableError:
             return ""
+
+    @property
+    def working_precision(self) -> str:
+        """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
+        precision = self.precision or "float16"
+        is_tensorrt = self.info.runtime in ("tensorrt", "tensorrt_rtx")
+        return "tf32" if is_tensorrt and precision == "float32" else precision
 
     def close(self) -> None:  # noqa: B027  (most runtimes hold nothing)
         """Release what the engine holds; it cannot be used afterwards."""

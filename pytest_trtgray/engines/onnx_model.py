@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ _ONNX_DTYPES: Mapping[int, str] = {
 }
 
 _FLOAT16 = 10
+FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     tuple,
@@ -204,6 +205,26 @@ class OnnxModel:
         return False
 
 
+def made_floats(model: OnnxModel) -> dict[str, None]:
+    """Tensors that the nodes of a model's main graph make, in order; without those known to hold no floats."""
+    made = (name for node in model.nodes for name in node.outputs if name)
+    return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
+
+
+def with_outputs(proto: Any, names: Iterable[str]) -> Any:
+    """A copy of a ModelProto that has these outputs besides its own; its weights are not copied from files."""
+    import onnx
+
+    copied = type(proto)()
+    copied.CopyFrom(proto)
+    have = {value.name for value in copied.graph.output}
+    known = {value.name: value for value in proto.graph.value_info}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            copied.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+    return copied
+
+
 def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:
     """The model of a file, read once as long as the file stays as it is; arguments as for :class:`OnnxModel`.
 
@@ -246,6 +267,16 @@ def _nodes(graph: Any) -> Iterator[Any]:
         yield node
         for inner in subgraphs(node):
             yield from _nodes(inner)
+
+
+def reads(node: Any) -> Iterator[str]:
+    """Tensors that a node reads, those inside of its graphs included."""
+    yield from node.input
+    for inner in subgraphs(node):
+        for part in graphs(inner):
+            yield from (value.name for value in part.output)
+            for nested in part.node:
+                yield from nested.input
 
 
 def subgraphs(node: Any) -> Iterator[Any]:

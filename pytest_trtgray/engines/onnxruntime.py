@@ -27,6 +27,7 @@ from pytest_trtgray.engines.model import (
 )
 from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
+from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import SINK, Record
@@ -98,9 +99,7 @@ class OnnxRuntimeEngine(Engine):
     def layers(self) -> tuple[Layer, ...]:
         """The nodes of ONNX Runtime's optimised graph, each with the ONNX nodes fused into it."""
         nodes = self._optimised_nodes()
-        original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
-        graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes.nodes]
-        origins = trace_origins(original, graph, self.model.initializers)
+        origins = self.origins(nodes.nodes)
         outputs_of = {node.name: node.outputs for node in self.model.nodes}
         layers = []
         names = stable_names([node.name for node in nodes.nodes])
@@ -151,9 +150,8 @@ class OnnxRuntimeEngine(Engine):
         try:
             values = self._session.run(names, feed)
         except Exception as error:  # onnxruntime has an exception class for every status code
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
-            raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {first}") from error
+            raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
     def _open(self, *, profile_prefix: str | None = None, optimised_path: Path | None = None) -> Any:
@@ -172,14 +170,17 @@ class OnnxRuntimeEngine(Engine):
         source = self._source(options)
         try:
             session = self._ort.InferenceSession(
-                source, options, providers=self._providers(), disabled_optimizers=self._disabled(options)
+                source,
+                options,
+                providers=_providers(self.provider, self.device_index),
+                disabled_optimizers=self._disabled(options),
             )
         except EngineError:
             raise
         except Exception as error:
             raise EngineError(
                 self.model.called,
-                f"ONNX Runtime {self._ort.__version__} cannot load it: {str(error).splitlines()[0]}",
+                f"ONNX Runtime {self._ort.__version__} cannot load it: {_first_line(error)}",
                 "Check the model with onnx.checker, and its opset against this ONNX Runtime.",
             ) from error
         used = session.get_providers()
@@ -214,25 +215,40 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         return ["ReluQuantRewrite"]
 
-    def _providers(self) -> list[Any]:
-        require_provider(self.provider)
-        if self.provider == "CUDAExecutionProvider":
-            # TF32 would make an FP32 reference that is none.
-            cuda = (self.provider, {"device_id": str(self.device_index), "use_tf32": "0"})
-            return [cuda, "CPUExecutionProvider"]
-        return [self.provider]
-
     def _device(self) -> DeviceInfo | None:
         return find_cpu() if self.provider.startswith("CPU") else find_gpu(self.device_index)
 
-    def _optimised_nodes(self) -> _OptimisedGraph:
-        import onnx
+    @contextmanager
+    def taps(self) -> Iterator[Taps]:
+        """What exists between the nodes of the optimised graph, read from that very graph."""
+        from pytest_trtgray.engines.onnxruntime_taps import taps_of
 
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
-            path = Path(folder) / "optimised.onnx"
-            with native_stderr():
-                self._open(optimised_path=path)
-            graph = onnx.load(str(path), load_external_data=False).graph
+            yield taps_of(self, Path(folder))
+
+    def open_graph(self, proto: Any, folder: Path, *, optimised: bool = False) -> WrittenGraph:
+        """A graph on this engine's provider; see :class:`WrittenGraph`."""
+        where: dict[str, Any] = {"provider": self.provider, "device_index": self.device_index}
+        return WrittenGraph(proto, folder, optimised=optimised, **where)
+
+    def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
+        """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""
+        original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
+        graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes]
+        return trace_origins(original, graph, self.model.initializers)
+
+    def save_optimised(self, folder: Path) -> Any:
+        """The graph that this engine runs, as a ModelProto whose larger weights lie in ``folder``."""
+        import onnx
+
+        path = folder / "optimised.onnx"
+        with native_stderr():
+            self._open(optimised_path=path)
+        return onnx.load(str(path), load_external_data=False)
+
+    def _optimised_nodes(self) -> _OptimisedGraph:
+        with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
+            graph = self.save_optimised(Path(folder)).graph
         return _OptimisedGraph(
             tuple(graph.node), {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
         )
@@ -254,6 +270,65 @@ class _OptimisedGraph:
     def __init__(self, nodes: tuple[Any, ...], constants: Mapping[str, str]) -> None:
         self.nodes = nodes
         self.constants = constants
+
+
+class WrittenGraph:
+    """A graph in memory, run as it is written, once or a few times.
+
+    Args:
+        proto: a ModelProto; external weights are looked for in ``folder``.
+        folder: see ``proto``.
+        provider: execution provider.
+        device_index: CUDA device.
+        optimised: run it as ONNX Runtime would run it by itself instead.
+
+    Raises:
+        EngineError: ONNX Runtime refuses it.
+    """
+
+    def __init__(
+        self,
+        proto: Any,
+        folder: Path,
+        *,
+        provider: Provider = "CPUExecutionProvider",
+        device_index: int = 0,
+        optimised: bool = False,
+    ) -> None:
+        ort = quiet_import("onnxruntime")
+        options = ort.SessionOptions()
+        options.log_severity_level = _ERROR
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # An arena grows in powers of two and keeps what it has: twice the memory for values that are read once.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+        self._name = f"graph {proto.graph.name!r}"
+        try:
+            with native_stderr():
+                self._session = ort.InferenceSession(
+                    proto.SerializeToString(), options, providers=_providers(provider, device_index)
+                )
+        except EngineError:
+            raise
+        except Exception as error:  # onnxruntime's own, and what protobuf raises above 2 GiB
+            raise EngineError(self._name, f"ONNX Runtime cannot load a part of it: {_first_line(error)}") from error
+        self._session.disable_fallback()
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Its outputs by name; arrays in ``feed`` that it does not read are left out.
+
+        Raises:
+            EngineError: it cannot be computed on this feed.
+        """
+        outputs = [value.name for value in self._session.get_outputs()]
+        wanted = {value.name for value in self._session.get_inputs()}
+        try:
+            values = self._session.run(outputs, {name: array for name, array in feed.items() if name in wanted})
+        except Exception as error:
+            raise EngineError(self._name, f"ONNX Runtime failed on a part of it: {_first_line(error)}") from error
+        return dict(zip(outputs, values, strict=True))
 
 
 class _OrtTiming:
@@ -342,6 +417,18 @@ def stable_names(names: Sequence[str]) -> list[str]:
         counts[plain] = counts.get(plain, 0) + 1
         stable.append(plain if counts[plain] == 1 else f"{plain} #{counts[plain]}")
     return stable
+
+
+def _providers(provider: Provider, device_index: int) -> list[Any]:
+    require_provider(provider)
+    if provider == "CUDAExecutionProvider":
+        # TF32 would make an FP32 reference that is none.
+        return [(provider, {"device_id": str(device_index), "use_tf32": "0"}), "CPUExecutionProvider"]
+    return [provider]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def require_provider(provider: Provider) -> None:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
 from pytest_trtgray.engines.model import Dim, Layer, TensorSpec, coarsest, format_shape
-from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, stored_tensors, subgraphs
+from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, reads, stored_tensors
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError, ShapeError
 from pytest_trtgray.findings import Finding, some
@@ -509,7 +509,7 @@ def _in_order(nodes: Iterable[Any]) -> list[Any]:
     readers: dict[int, list[int]] = {}
     waiting = []
     for index, node in enumerate(copies):
-        needed = {maker[name] for name in _reads(node) if name in maker} - {index}
+        needed = {maker[name] for name in reads(node) if name in maker} - {index}
         waiting.append(len(needed))
         for source in needed:
             readers.setdefault(source, []).append(index)
@@ -523,16 +523,6 @@ def _in_order(nodes: Iterable[Any]) -> list[Any]:
             if not waiting[reader]:
                 heapq.heappush(ready, reader)
     return ordered if len(ordered) == len(copies) else copies  # a cycle is for the checker to name
-
-
-def _reads(node: Any) -> Iterator[str]:
-    """Tensors that a node reads, those inside of its graphs included."""
-    yield from node.input
-    for inner in subgraphs(node):
-        for part in graphs(inner):
-            yield from (value.name for value in part.output)
-            for nested in part.node:
-                yield from nested.input
 
 
 # -- INT8 and FP8

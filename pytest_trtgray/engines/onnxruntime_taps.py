@@ -1,0 +1,121 @@
+"""Intermediate values of a model in ONNX Runtime.
+
+ONNX Runtime saves the graph that its optimisations made. Run as it is written, with more of its tensors as outputs,
+that graph computes bit for bit what the engine computes, in the same fused nodes. What lies between two
+convolutions in the blocked layout of the processor is brought back into order by a ``ReorderOutput`` beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from pytest_trtgray.engines.onnx_model import made_floats, with_outputs
+from pytest_trtgray.engines.provenance import NCHWC_DOMAIN, REORDER_OUTPUT, plain_name
+from pytest_trtgray.engines.taps import Tap, Taps, tensor_between
+from pytest_trtgray.errors import EngineError
+
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
+
+
+class OptimisedTaps(Taps):
+    """What exists between the nodes of an engine's optimised graph.
+
+    Args:
+        engine: under test.
+        proto: its optimised graph.
+        folder: where that graph's weights are.
+    """
+
+    how = "from the tensors of ONNX Runtime's optimised graph"
+    fusions = "untouched"
+
+    def __init__(self, engine: OnnxRuntimeEngine, proto: Any, folder: Path) -> None:
+        self._engine = engine
+        self._proto = proto
+        self._folder = folder
+        self._floats = made_floats(engine.model)
+        self._source: dict[str, str] = {}
+        """The optimised graph's tensor behind each tap."""
+        self._blocked: dict[str, int] = {}
+        """Channels of those that lie in blocks."""
+        for node, origin in zip(proto.graph.node, engine.origins(proto.graph.node), strict=True):
+            for tensor in node.output:
+                self._add(node, tensor, origin)
+        self.taps = tuple(Tap(name, (name,)) for name in self._source)
+
+    def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """See :meth:`Taps.read`."""
+        import onnx
+
+        proto = type(self._proto)()
+        proto.CopyFrom(self._proto)
+        shown: dict[str, str] = {}
+        for name in names:
+            tensor = self._source[name]
+            if name in self._blocked:
+                ordered = f"{tensor}/ordered"
+                proto.graph.node.append(
+                    onnx.helper.make_node(
+                        REORDER_OUTPUT, [tensor], [ordered], domain=NCHWC_DOMAIN, channels=self._blocked[name]
+                    )
+                )
+                tensor = ordered
+            shown[name] = tensor
+        values = self._engine.open_graph(with_outputs(proto, shown.values()), self._folder).run(feed)
+        return {name: values[tensor] for name, tensor in shown.items()}
+
+    def _add(self, node: Any, tensor: str, origin: frozenset[str]) -> None:
+        model = self._engine.model
+        name = plain_name(tensor)
+        if node.domain == NCHWC_DOMAIN and node.op_type != REORDER_OUTPUT:
+            outputs = [spec.name for spec in model.outputs]
+            between = tensor_between(origin, None, model.nodes, outputs)
+            if len(between) != 1 or between[0] in self._source:
+                return
+            (name,) = between
+            channels = model.tensors[name].shape[1:2] if name in model.tensors else ()
+            if not channels or not isinstance(channels[0], int):
+                return
+            self._blocked[name] = channels[0]
+        elif name not in self._floats or (name in self._source and name not in self._blocked):
+            return
+        else:
+            self._blocked.pop(name, None)
+        self._source[name] = tensor
+
+
+class MarkedTaps(Taps):
+    """A model with its own tensors as outputs, optimised like the engine: what is shown is not fused away.
+
+    Args:
+        engine: under test.
+    """
+
+    how = "by making tensors of the model outputs"
+    fusions = "changed"
+
+    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+        self._engine = engine
+        self.taps = tuple(Tap(name, (name,)) for name in made_floats(engine.model))
+
+    def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """See :meth:`Taps.read`."""
+        model = self._engine.model
+        proto = with_outputs(model.proto, names)
+        values = self._engine.open_graph(proto, model.path.parent, optimised=True).run(feed)
+        return {name: values[name] for name in names}
+
+
+def taps_of(engine: OnnxRuntimeEngine, folder: Path) -> Taps:
+    """The optimised graph's tensors, or marked ones where ONNX Runtime does not load what it has saved."""
+    try:
+        proto = engine.save_optimised(folder)
+        engine.open_graph(proto, folder)
+    except EngineError:
+        return MarkedTaps(engine)
+    return OptimisedTaps(engine, proto, folder)
