@@ -41,6 +41,7 @@ class EngineFactory:
         runtime: str = "",
         precision: str = "",
         calibration: Sequence[Feed] = (),
+        calibration_method: str = "",
         min_shapes: str = "",
         opt_shapes: str = "",
         max_shapes: str = "",
@@ -58,6 +59,9 @@ class EngineFactory:
                 finding of every test of the engine.
             calibration: inputs from which ``int8`` and ``fp8`` take their ranges, at the optimal shapes; a few
                 hundred real ones for a real accuracy. Without, four seeded random ones.
+            calibration_method: ``minmax``, ``entropy`` (INT8 only) or ``percentile``; the model is then converted on
+                every runtime. :func:`~pytest_trtgray.compare_calibrations` tells which suits. By default ``minmax``,
+                and a TensorRT that calibrates itself (up to 10) does so, by entropy.
             min_shapes: smallest shapes in trtexec's notation, ``x:1x3x224x224``.
             opt_shapes: optimal shapes.
             max_shapes: largest shapes. Without the three, those of the command line if they are for this
@@ -67,6 +71,7 @@ class EngineFactory:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
         """
         from pytest_trtgray.engines.base import to_numpy
+        from pytest_trtgray.engines.calibration import check_method
         from pytest_trtgray.engines.precision import CALIBRATED, check_precision
         from pytest_trtgray.engines.profiles import request_shapes
 
@@ -76,9 +81,10 @@ class EngineFactory:
         if precision:
             check_precision(precision)
             _check_not_built(file, precision)
-        if calibration and precision not in CALIBRATED:
+        check_method(calibration_method, precision)
+        if (calibration or calibration_method) and precision not in CALIBRATED:
             raise TrtGrayError(
-                "calibration",
+                "calibration" if calibration else "calibration_method",
                 f"is only used by precision={' or '.join(map(repr, CALIBRATED))}, not by {precision!r}",
                 "Drop it, or name the precision.",
             )
@@ -87,7 +93,13 @@ class EngineFactory:
         )
         feeds = feeds or (_random_feeds(file, shapes) if precision in CALIBRATED else ())
         return self._session.load(
-            file, name=name, runtime=runtime, shapes=shapes, precision=precision, calibration=feeds
+            file,
+            name=name,
+            runtime=runtime,
+            shapes=shapes,
+            precision=precision,
+            calibration=feeds,
+            calibration_method=calibration_method,
         )
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:

@@ -82,6 +82,7 @@ class TrtSession:
         shapes: Sequence[Any] = (),
         precision: str = "",
         calibration: Sequence[Feed] = (),
+        calibration_method: str = "",
     ) -> Engine:
         """Build or load an engine, once a run.
 
@@ -97,9 +98,11 @@ class TrtSession:
             cache_dir=self.settings.cache_dir,
             precision=precision,
             calibration=tuple(calibration),
+            calibration_method=calibration_method,
             tactic_sources=self.settings.tactic_sources,
         )
-        key = (str(path), name, f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)}")
+        how = f"{runtime} {shapes!r} {precision} {calibration_method} {calibration_digest(calibration)}"
+        key = (str(path), name, how)
         if key not in self._engines:
             if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
                 self.written.append(str(written))

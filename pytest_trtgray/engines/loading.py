@@ -42,6 +42,8 @@ class LoadOptions:
         cache_dir: where built engines are kept.
         precision: to build in, see :mod:`~pytest_trtgray.engines.precision`; empty for the model's own types.
         calibration: inputs from which INT8 and FP8 take their ranges.
+        calibration_method: how, see :mod:`~pytest_trtgray.engines.calibration`. With one, the model is converted
+            on every runtime; without, a weakly typed TensorRT calibrates itself (by entropy), others by ``minmax``.
         tactic_sources: names of TensorRT's ``TacticSource``; empty for its default.
         tf32: whether FP32 layers may compute in TF32; off for a reference.
     """
@@ -52,6 +54,7 @@ class LoadOptions:
     cache_dir: Path = Path(".trtgray_cache")
     precision: str = ""
     calibration: tuple[Feed, ...] = ()
+    calibration_method: str = ""
     tactic_sources: tuple[str, ...] = ()
     tf32: bool = True
 
@@ -180,7 +183,8 @@ def _in_precision(
     """The model to build, and the builder's precision flag: one of the two carries the precision asked for."""
     from pytest_trtgray.engines.building import is_weakly_typed
 
-    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime)):
+    method = options.calibration_method
+    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime) and not method):
         return given, options.precision
     if not needs_conversion(given, options.precision):
         return given, ""
@@ -191,8 +195,9 @@ def _in_precision(
             "precision": options.precision,
             "conversion": CONVERSION,
             "calibration": calibration_digest(calibration),
+            **({"method": method} if method else {}),
         },
-        lambda: (convert(given.path, options.precision, calibration), {}),
+        lambda: (convert(given.path, options.precision, calibration, method), {}),
         suffix=".onnx",
     )
     return open_model(cached.path, original=given.path, made=f"converted to {options.precision}"), ""

@@ -44,6 +44,9 @@ _ONNX_DTYPES: Mapping[int, str] = {
 
 _FLOAT16 = 10
 FLOATS = ("float16", "float32", "float64", "bfloat16")
+_EXTERNAL = 1  # TensorProto.DataLocation
+_SMALL_BYTES = 1024
+"""Constants up to here are values that shapes depend on; above are weights."""
 
 _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     tuple,
@@ -88,6 +91,9 @@ class OnnxModel:
         original: the user's file, where ``path`` was made from it and lies in the cache.
         made: how, such as ``converted to fp16``.
 
+    Attributes:
+        is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
+
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
     """
@@ -96,8 +102,16 @@ class OnnxModel:
         self.path = Path(path)
         self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self.is_edited = False
         self._made = made
         _check_external_data(self.path, self.proto)
+
+    def edited(self, proto: Any) -> OnnxModel:
+        """The same file with another graph in memory, whose external data are still found beside the file."""
+        model = OnnxModel.__new__(OnnxModel)
+        model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
+        model.is_edited = True
+        return model
 
     @property
     def called(self) -> str:
@@ -152,8 +166,9 @@ class OnnxModel:
     @functools.cached_property
     def sha256(self) -> str:
         """Hash of the model's content: the file and every external data file, in order of their names."""
-        digest = hashlib.sha256()
-        for part in (self.path, *sorted(external_files(self.path, self.proto))):
+        digest = hashlib.sha256(self.proto.SerializeToString(deterministic=True) if self.is_edited else b"")
+        files = () if self.is_edited else (self.path,)
+        for part in (*files, *sorted(external_files(self.path, self.proto))):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
@@ -269,7 +284,15 @@ def _nodes(graph: Any) -> Iterator[Any]:
             yield from _nodes(inner)
 
 
-def reads(node: Any) -> Iterator[str]:
+def subgraphs(node: Any) -> Iterator[Any]:
+    """The graphs directly inside of a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def read_names(node: Any) -> Iterator[str]:
     """Tensors that a node reads, those inside of its graphs included."""
     yield from node.input
     for inner in subgraphs(node):
@@ -277,14 +300,6 @@ def reads(node: Any) -> Iterator[str]:
             yield from (value.name for value in part.output)
             for nested in part.node:
                 yield from nested.input
-
-
-def subgraphs(node: Any) -> Iterator[Any]:
-    """The graphs directly inside of a node."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def stored_tensors(graph: Any) -> Iterator[Any]:
@@ -300,6 +315,18 @@ def stored_tensors(graph: Any) -> Iterator[Any]:
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
+
+
+def load_small_weights(proto: Any, folder: Path) -> None:
+    """Bring shapes, axes and other small constants from external files into the model, which is changed."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    for graph in graphs(proto.graph):
+        for tensor in stored_tensors(graph):
+            if tensor.data_location == _EXTERNAL and _tensor_bytes(tensor) <= _SMALL_BYTES:
+                load_external_data_for_tensor(tensor, str(folder))
+                tensor.data_location = 0
+                tensor.ClearField("external_data")
 
 
 def _uses_type(graph: Any, onnx_dtype: int) -> bool:
@@ -366,7 +393,7 @@ def _check_external_data(path: Path, proto: Any) -> None:
 def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
     for graph in graphs(proto.graph):
         for tensor in stored_tensors(graph):
-            if tensor.data_location == 1:  # TensorProto.EXTERNAL
+            if tensor.data_location == _EXTERNAL:
                 yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
@@ -389,7 +416,7 @@ def _without_weights(proto: Any) -> Any:
     graph.value_info.extend(proto.graph.value_info)
     declared = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
-        if _tensor_bytes(tensor) <= 1024 and tensor.data_location != 1:
+        if _tensor_bytes(tensor) <= _SMALL_BYTES and tensor.data_location != _EXTERNAL:
             graph.initializer.append(tensor)
         elif tensor.name not in declared:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -400,7 +427,7 @@ def _without_weights(proto: Any) -> Any:
 
 def _tensor_bytes(tensor: Any) -> int:
     """Bytes of a tensor's values, however they are stored."""
-    if tensor.data_location == 1:
+    if tensor.data_location == _EXTERNAL:
         length = next((int(e.value) for e in tensor.external_data if e.key == "length"), None)
         if length is not None:
             return length

@@ -25,7 +25,8 @@ from pytest_trtgray.engines.model import (
     Memory,
     ShapeProfile,
 )
-from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
+from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, load_small_weights, node_name
+from pytest_trtgray.engines.profiles import any_shape
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
 from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError
@@ -194,18 +195,19 @@ class OnnxRuntimeEngine(Engine):
         return session
 
     def _source(self, options: Any) -> str | bytes:
-        """The path; for a model with unnamed nodes its bytes with the names that the reports use."""
-        if all(node.name for node in self.model.proto.graph.node):
+        """The path; of a graph in memory, or with unnamed nodes, its bytes with the names that the reports use."""
+        if not self.model.is_edited and all(node.name for node in self.model.proto.graph.node):
             return str(self.model.path)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self.model.path.parent.resolve())
         )
         proto = type(self.model.proto)()
         proto.CopyFrom(self.model.proto)
-        if proto.ByteSize() > _MAX_INLINE_BYTES:
+        if proto.ByteSize() > _MAX_INLINE_BYTES and not self.model.is_edited:
             return str(self.model.path)
         for node in proto.graph.node:
             node.name = node_name(node)
+        load_small_weights(proto, self.model.path.parent)  # its shape inference reads no external data of such a model
         return bytes(proto.SerializeToString())
 
     def _disabled(self, options: Any) -> list[str] | None:
@@ -264,6 +266,24 @@ class OnnxRuntimeEngine(Engine):
             for name in names
             if name
         )
+
+
+def open_reference(
+    model: OnnxModel, *, name: str = "", provider: Provider = "CPUExecutionProvider", device_index: int = 0
+) -> OnnxRuntimeEngine:
+    """A model as written: without optimisations, without TF32, at any shape that its inputs allow.
+
+    Raises:
+        EngineError: as of :class:`OnnxRuntimeEngine`.
+    """
+    return OnnxRuntimeEngine(
+        model,
+        name=name or f"{model.path.stem}-fp32",
+        profiles=({spec.name: any_shape(spec) for spec in model.inputs},),
+        provider=provider,
+        optimisation="none",
+        device_index=device_index,
+    )
 
 
 class _OptimisedGraph:

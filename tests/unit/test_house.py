@@ -28,7 +28,7 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
-    "onnxruntime": {"engines/onnxruntime.py", "engines/precision.py"},
+    "onnxruntime": {"engines/calibration.py", "engines/onnxruntime.py", "engines/precision.py"},
     "pytest": {
         "fixtures.py",
         "fuzzing.py",
