@@ -396,6 +396,7 @@ def compare_on(
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
     """
     from pytest_trtgray.accuracy.compare import compare
+    from pytest_trtgray.accuracy.tolerance import working_precision
 
     return compare(
         engine.run(feed),
@@ -405,7 +406,7 @@ def compare_on(
         per_output=per_output,
         equal_nan=equal_nan,
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
-        precision=engine.working_precision,
+        precision=working_precision(engine),
     )
 
 

@@ -1,32 +1,38 @@
-"""Why the nodes between two tensors compute something else than the reference: what can be read off the models."""
+"""Why the nodes between two tensors compute something else than the reference: what models and magnitudes tell."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
-from pytest_trtgray.accuracy.reference_graph import QUANTISE, SAME_VALUES, Magnitude, ReferenceGraph
-from pytest_trtgray.accuracy.tracing import Measured, Trace
-from pytest_trtgray.engines.dtypes import numpy_dtype
-from pytest_trtgray.engines.model import PRECISION_ORDER
-from pytest_trtgray.engines.onnx_model import OnnxModel, OnnxNode
+from pytest_trtgray.accuracy.quantisers import DEQUANTISE, QUANTISE, Constants, Quantiser, find_quantisers
+from pytest_trtgray.accuracy.reference_graph import SAME_VALUES, Magnitude, ReferenceGraph
+from pytest_trtgray.accuracy.rounding import quantise, spread
+from pytest_trtgray.accuracy.tracing import Measured, Segment, Trace
+from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
+from pytest_trtgray.engines.model import coarsest
+from pytest_trtgray.engines.onnx_model import FLOATS, OnnxNode
 
-NORMS = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "ReduceL2",
-         "SimplifiedLayerNormalization", "LpNormalization", "ReduceSumSquare")  # fmt: skip
-"""Operators that square what they read."""
-_ROUNDED = {"float64": 1e-12, "float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
-"""Relative L2 difference up to which a weight of a type counts as the reference's, rounded."""
+Arrays = Mapping[str, NDArray[Any]]
+
+SQUARING = ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization",
+            "RMSNormalization", "ReduceL2", "ReduceSumSquare", "SimplifiedLayerNormalization")  # fmt: skip
+"""Operators that square what they read, and may do so in the type that they read."""
 _SHORT = {"float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float64": "FP64"}
-_NOT_ALL_OF_IT = 0.3
-"""A quantiser explains an error if it makes that part of it by itself."""
-_CLIPPING = 1e-3
-_KEEP = "Keep it in FP32 (trt_build(precision=...) from a model that casts around it), or scale what it reads."
+_ROUNDED = {"float64": 1e-9, "float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
+"""Relative L2 difference up to which a weight of this type counts as the reference's, rounded."""
+_EXPLAINS = 0.3
+"""A quantiser explains an error if by itself it makes this part of it."""
+_PROPORTIONAL = 0.1
+"""What may be left of a difference if all values are multiplied by one number, as a part of the difference."""
+_KEEP = "Keep this node in FP32, or scale what it reads so that it fits."
+_RECALIBRATE = "Calibrate this tensor again, with real inputs; inspect_quantisation shows all scales."
+_ONE_CHECKPOINT = "Export the engine's model and its reference from one checkpoint."
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class Cause:
     """What is known of why.
 
     Attributes:
-        what: a sentence without its subject, which is the node: "overflows: ...".
-        node: of the engine's model; ``None`` where the cause does not tell one of several nodes.
+        what: a sentence without its subject, the node; empty if nothing is known.
+        node: the one of several nodes, where the cause tells it.
         remedy: what to do.
     """
 
@@ -44,62 +50,63 @@ class Cause:
     remedy: str = ""
 
 
-def why_not_finite(trace: Trace, measured: Measured) -> Cause:
-    """The cause of the first NaN or infinity: an overflow, a division by zero, a root or logarithm of the wrong sign.
+def why_not_finite(trace: Trace, measured: Measured, dtypes: Iterable[str]) -> Cause:
+    """The cause of the first NaN or infinity: an overflow, a division by zero, a root or logarithm that is not real.
 
-    Read off the magnitudes of what FP32 computes from the engine's own inputs of the segment.
+    Read off the magnitudes of what FP32 computes in the segment from the engine's values before it.
+
+    Args:
+        trace: of the engine.
+        measured: the tensor.
+        dtypes: in which the segment may compute, besides the tensor's own.
     """
     segment = trace.segments[measured.name]
     found = trace.magnitudes(measured.name)
-    limits = _limits(measured.dtype)
+    limits = _limits([measured.dtype, *dtypes])
     for magnitude in found.values():
         node = magnitude.node
         if node is None:
             continue
         read = [found[name] for name in node.inputs if name in found]
         if not math.isfinite(magnitude.largest):
-            return _invalid(node, found)
+            return Cause(_undefined(node, read), _own(segment, node), _KEEP)
         if magnitude.largest > limits.largest:
-            return Cause(
-                f"overflows: its result reaches {magnitude.largest:.3g}, {limits.name} ends at {limits.largest:.6g}"
-                f"{_read(read)}",
-                _own(segment.nodes, node),
-                _KEEP,
-            )
-        divisor = found.get(node.inputs[1]) if node.op_type == "Div" and len(node.inputs) > 1 else None
-        if divisor is not None and divisor.smallest < limits.smallest:
-            return Cause(
-                f"divides by zero: its divisor gets as small as {divisor.smallest:.3g}, which is 0 in {limits.name}",
-                _own(segment.nodes, node),
-                _KEEP,
-            )
-    last = segment.nodes[-1]
-    largest = max((found[name].largest for name in found if found[name].node is None), default=0.0)
-    if last.op_type in SAME_VALUES and largest > limits.largest:
-        what = f"overflows: it reads values up to {largest:.3g}, {limits.name} ends at {limits.largest:.6g}"
-        return Cause(what, last, _KEEP)
+            reach = f"; what it reads reaches {max(each.largest for each in read):.3g}" if read else ""
+            what = f"overflows: its result reaches {magnitude.largest:.3g}, {limits.end}{reach}"
+            return Cause(what, _own(segment, node), _KEEP)
+        if node.op_type == "Div" and read and read[-1].smallest < limits.smallest:
+            what = f"divides by zero: its divisor gets down to {read[-1].smallest:.3g}, which is 0 in {limits.name}"
+            return Cause(what, _own(segment, node), _KEEP)
+    largest = max((magnitude.largest for magnitude in found.values() if magnitude.node is None), default=0.0)
     for node in segment.nodes:
-        if node.op_type in NORMS and largest**2 > limits.largest:
-            what = (
-                f"overflows: it squares values up to {largest:.3g}, that is {largest**2:.3g}, and {limits.name} ends at "
-                f"{limits.largest:.6g}"
-            )
+        if node.op_type in SAME_VALUES and largest > limits.largest:
+            return Cause(f"overflows: it reads values up to {largest:.3g}, {limits.end}", node, _KEEP)
+        if node.op_type in SQUARING and largest**2 > limits.largest:
+            what = f"overflows: it squares values up to {largest:.3g}, that is {largest**2:.3g}, {limits.end}"
             return Cause(what, node, _KEEP)
-    return Cause(f"computes it from finite values up to {largest:.3g}, from which FP32 gets finite ones")
+    return Cause(f"makes NaN or infinity of values up to {largest:.3g}, which FP32 does not")
 
 
 def why_wrong(measured: Measured, segment: Segment, graph: ReferenceGraph, feed: Arrays) -> Cause:
-    """The cause of a finite error: a scale that clips or is too coarse, or a weight that is not the reference's."""
-    candidates = [_quantiser(node, segment.nodes, graph, feed) for node in segment.nodes if node.op_type == QUANTISE]
-    candidates += [_stored(node, graph, feed) for node in segment.nodes if node.op_type == DEQUANTISE]
-    error, cause = max(candidates, key=lambda found: found[0], default=(0.0, Cause()))
-    if error >= _NOT_ALL_OF_IT * measured.made_here:
+    """The cause of a finite error: a scale that clips or is too coarse, or a weight that is not the reference's.
+
+    Args:
+        measured: the tensor.
+        segment: that made it.
+        graph: the reference's.
+        feed: of the reference.
+    """
+    constants = Constants(graph.tested)
+    known = {quantiser.node: quantiser for quantiser in find_quantisers(graph.tested)[0]}
+    judged = [_judge(known[node.name], node, segment, graph, feed) for node in segment.nodes if node.name in known]
+    error, cause = max(judged, key=lambda pair: pair[0], default=(0.0, Cause()))
+    if error >= _EXPLAINS * measured.made_here:
         return cause
     for node in segment.nodes:
-        for name in node.inputs:
-            if difference := _other_weight(name, graph):
-                remedy = "Export the engine's model and its reference from one checkpoint."
-                return Cause(f"its weight {name!r} {difference}", node, remedy)
+        for name in node.inputs if node.op_type not in (QUANTISE, DEQUANTISE) else node.inputs[:1]:
+            difference = _other_weight(name, constants, graph)
+            if difference:
+                return Cause(f"has a weight, {name!r}, that {difference}", node, _ONE_CHECKPOINT)
     return Cause()
 
 
@@ -108,7 +115,11 @@ class _Limits:
     name: str
     largest: float
     smallest: float
-    """Below this, a value is rounded to zero."""
+    """What is below is rounded to zero."""
+
+    @property
+    def end(self) -> str:
+        return f"{self.name} ends at {self.largest:.6g}"
 
 
 def _limits(dtypes: Iterable[str]) -> _Limits:
@@ -120,47 +131,85 @@ def _limits(dtypes: Iterable[str]) -> _Limits:
     return _Limits(_SHORT[name], float(info.max), float(info.smallest_subnormal) / 2)
 
 
-def _invalid(node: OnnxNode, read: Sequence[Magnitude]) -> Cause:
-    """Of a node whose result is not finite in FP32 either, computed from the engine's values."""
-    last = read[-1] if read else Magnitude(0.0, 1.0, 0.0)
-    if node.op_type in ("Div", "Reciprocal") and last.smallest == 0:
-        return Cause("divides by zero: its divisor is 0 in the engine", node, _KEEP)
+def _own(segment: Segment, node: OnnxNode) -> OnnxNode:
+    """The node of the engine's model for one of the reference's."""
+    return next((own for own in segment.nodes if own.name == node.name), node)
+
+
+def _undefined(node: OnnxNode, read: Sequence[Magnitude]) -> str:
+    """Why a node's result is not finite in FP32 either, if the engine's values are finite."""
+    if node.op_type in ("Div", "Reciprocal") and read and read[-1].smallest == 0:
+        return "divides by zero: its divisor is 0 in the engine"
     if node.op_type in ("Sqrt", "Pow") and read and read[0].lowest < 0:
-        return Cause(f"takes a root of negative values, down to {read[0].lowest:.3g}", node, _KEEP)
-    if node.op_type == "Log" and last.lowest <= 0:
-        return Cause(f"takes the logarithm of values down to {last.lowest:.3g}", node, _KEEP)
-    return Cause(f"is not finite in FP32 either, from the engine's values{_read(read)}", node)
+        return f"takes a root of negative values, down to {read[0].lowest:.3g}"
+    if node.op_type == "Log" and read and read[0].lowest <= 0:
+        return f"takes the logarithm of values down to {read[0].lowest:.3g}"
+    return "gives NaN or infinity in FP32, too, from the engine's values"
 
 
-def _read(read: Sequence[Magnitude]) -> str:
-    return f"; what it reads reaches {max(each.largest for each in read):.3g}" if read else ""
-
-
-def _quantiser(
-    node: OnnxNode, nodes: Sequence[OnnxNode], graph: ReferenceGraph, feed: Arrays
-) -> tuple[float, Cause]:  # fmt: skip
-    """What a quantiser and its dequantiser do to the reference's values: the relative error, and what it comes from."""
-    model = graph.tested
-    back = next((other for other in nodes if other.op_type == DEQUANTISE and node.outputs[0] in other.inputs), node)
-    values = _reference_values(node.inputs[0], graph, feed)
-    pair = [_constants(each, model) for each in (node, back)]
-    if values is None or pair[0] is None or pair[1] is None:
+def _judge(
+    quantiser: Quantiser, node: OnnxNode, segment: Segment, graph: ReferenceGraph, feed: Arrays
+) -> tuple[float, Cause]:
+    """The relative error that a quantiser makes of the reference's values, and what it comes from."""
+    tensor = graph.tensor_of.get(node.outputs[0] if quantiser.is_stored else node.inputs[0], "")
+    if quantiser.levels is None or not tensor:
         return 0.0, Cause()
-    (scale, zero), (scale_back, zero_back) = pair[0], pair[1]
-    axis = model.attribute(node, "axis", 1)
-    scale, zero, scale_back, zero_back = (_spread(part, values.ndim, axis) for part in (scale, zero, scale_back, zero_back))
-    low, high = _range_of(zero.dtype)
-    steps = np.rint(values / scale) + zero.astype(np.float64)
-    clipped = float(np.mean((steps < low) | (steps > high)))
-    result = (np.clip(steps, low, high) - zero_back.astype(np.float64)) * scale_back
-    error = relative_l2(result, values)
-    if not np.array_equal(scale, scale_back):
-        what = f"quantises with a scale of {_shown(scale)}, and is dequantised with {_shown(scale_back)}"
-    elif clipped > _CLIPPING:
-        what = (
-            f"clips {clipped:.2g} of its values: its scale of {_shown(scale)} reaches to "
-            f"{float(np.max(scale)) * high:.3g}, they reach {float(np.abs(values).max()):.3g}"
-        )
+    values = graph.compute([tensor], feed)[tensor]
+    scale = spread(quantiser.scale, values.shape, quantiser.axis, quantiser.block)
+    zero = spread(quantiser.zero_point, values.shape, quantiser.axis, quantiser.block)
+    if quantiser.is_stored:
+        stored = (quantiser.weight - zero) * scale
+        return _relative_l2(stored, values), Cause(f"gives a weight that {_apart(stored, values)}", node, _RECALIBRATE)
+    rounded = quantise(values, scale, zero, quantiser.dtype)
+    back = _scale_back(node, segment, graph)
+    if back is not None and not np.array_equal(back, quantiser.scale.reshape(back.shape)):
+        ratio = spread(back, values.shape, quantiser.axis, quantiser.block) / scale
+        error = _relative_l2(rounded.values * ratio, values)
+        what = f"quantises with a scale of {_range(quantiser.scale)}, and is dequantised with {_range(back)}"
+        return error, Cause(what, node, _RECALIBRATE)
+    reach = float(np.max(quantiser.scale)) * quantiser.levels.high
+    if rounded.clipped:
+        what = f"clips {rounded.clipped / values.size:.2%} of its values"
     else:
-        what = f"is too coarse: steps of {_shown(scale)} for values of {float(np.sqrt(np.mean(values**2))):.3g} (rms)"
-    return error, Cause(what, node, "Calibrate this tensor again, with real inputs.")
+        what = f"rounds in steps of {_range(quantiser.scale)}"
+    what += f": its scale reaches to {reach:.3g}, the values to {float(np.abs(values).max()):.3g}"
+    return _relative_l2(rounded.values, values), Cause(what, node, _RECALIBRATE)
+
+
+def _scale_back(node: OnnxNode, segment: Segment, graph: ReferenceGraph) -> NDArray[Any] | None:
+    """The scale of the dequantiser behind a quantiser."""
+    constants = Constants(graph.tested)
+    behind = [other for other in segment.nodes if other.op_type == DEQUANTISE and other.inputs[0] == node.outputs[0]]
+    return constants[behind[0].inputs[1]] if behind and behind[0].inputs[1] in constants else None
+
+
+def _other_weight(name: str, constants: Constants, graph: ReferenceGraph) -> str:
+    """How a weight differs from the reference's of the same name; empty if it does not, or if there is none."""
+    reference = graph.constants
+    if name not in constants or name not in reference or constants.shape(name) != reference.shape(name):
+        return ""
+    mine = constants[name]
+    if dtype_name(mine.dtype) not in _ROUNDED or not mine.size:
+        return ""
+    theirs = reference[name]
+    return _apart(mine, theirs) if _relative_l2(mine, theirs) > _ROUNDED[dtype_name(mine.dtype)] else ""
+
+
+def _apart(mine: NDArray[Any], theirs: NDArray[Any]) -> str:
+    mine, theirs = (np.asarray(array, np.float64).reshape(-1) for array in (mine, theirs))
+    square = float(theirs @ theirs)
+    factor = float(mine @ theirs) / square if square else 0.0
+    if factor and _relative_l2(mine, factor * theirs) < _PROPORTIONAL * abs(factor - 1):
+        return f"is {factor:.4g} times the reference's"
+    return f"differs from the reference's by {_relative_l2(mine, theirs):.2g} (relative L2)"
+
+
+def _relative_l2(values: NDArray[Any], wanted: NDArray[Any]) -> float:
+    scale = float(np.linalg.norm(wanted))
+    error = float(np.linalg.norm(np.asarray(values, np.float64) - wanted))
+    return error / scale if scale else error
+
+
+def _range(scale: NDArray[Any]) -> str:
+    low, high = float(scale.min()), float(scale.max())
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

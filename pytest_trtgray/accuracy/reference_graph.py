@@ -7,6 +7,7 @@ tensor can be told from what reads the tensor before its quantisation.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_trtgray.accuracy.quantisers import QUANTISE, Constants
+from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import TensorSpec
-from pytest_trtgray.engines.onnx_model import FLOATS, OnnxModel, OnnxNode, node_name, reads
-from pytest_trtgray.engines.onnxruntime import Provider, WrittenGraph
+from pytest_trtgray.engines.onnx_model import FLOATS, OnnxModel, OnnxNode, node_name, read_names
 from pytest_trtgray.errors import ModelError
 
 Arrays = Mapping[str, NDArray[Any]]
 
-QUANTISE = "QuantizeLinear"
 SAME_VALUES = ("Cast", "DequantizeLinear", "Identity")
 """Operators that an engine's model may have more of than its reference: they give their input in another type."""
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
@@ -58,12 +59,11 @@ class ReferenceGraph:
     """The graph of an FP32 model, with the tensors of the model that an engine was made of.
 
     Args:
-        reference: the FP32 model.
+        shadow: the FP32 reference.
         tested: the engine's model: the same, or with casts and Q/DQ pairs, or changed.
-        provider: of ONNX Runtime, which computes it without optimisations.
-        device_index: CUDA device.
 
     Attributes:
+        tested: the same.
         tensor_of: this graph's tensor for tensors of the engine's model. Nodes are the same if they have one name
             and type, or else one output and type; other tensors are the same if they have one name.
         outputs: the same for the engine's outputs.
@@ -72,17 +72,10 @@ class ReferenceGraph:
         ModelError: the two models have no output in common.
     """
 
-    def __init__(
-        self,
-        reference: OnnxModel,
-        tested: OnnxModel,
-        *,
-        provider: Provider = "CPUExecutionProvider",
-        device_index: int = 0,
-    ) -> None:
-        self._model = reference
-        self._provider: Provider = provider
-        self._device_index = device_index
+    def __init__(self, shadow: Shadow, tested: OnnxModel) -> None:
+        self.tested = tested
+        self._shadow = shadow
+        reference = self._model = shadow.source
         merged = _Merged(reference, tested)
         self._roots = merged.roots
         self._inputs = {spec.name for spec in reference.inputs}
@@ -99,6 +92,11 @@ class ReferenceGraph:
                 f"has none of the outputs of {tested.original.name}: {wanted}",
                 "Give the FP32 model that the engine's model was made from, with the same names.",
             )
+
+    @functools.cached_property
+    def constants(self) -> Constants:
+        """The reference's weights."""
+        return Constants(self._model)
 
     def position(self, tensor: str) -> int:
         """Where in the graph's order a tensor is made; -1 for inputs and weights."""
@@ -201,7 +199,7 @@ class ReferenceGraph:
                 index = self._maker[name]
                 if index not in part.indices:
                     part.indices.add(index)
-                    pending += [(read, False) for read in reads(self._nodes[index]) if read]
+                    pending += [(read, False) for read in read_names(self._nodes[index]) if read]
             elif name in self._model.initializers:
                 part.weights.setdefault(name)
         return part
@@ -210,8 +208,10 @@ class ReferenceGraph:
         taken = {name: array.astype(self._dtype(name), copy=False) for name, array in (given or {}).items()}
         arrays = {**feed, **taken}
         proto = part.proto(self._model, arrays)
-        folder = self._model.path.parent
-        return WrittenGraph(proto, folder, provider=self._provider, device_index=self._device_index).run(arrays)
+        engine = self._shadow.open_part(self._model.edited(proto))
+        found = engine.run({value.name: arrays[value.name] for value in proto.graph.input})
+        engine.close()
+        return found
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         """Of a floating-point tensor; also of one that passes another one on."""
@@ -251,7 +251,8 @@ class _Part:
         graph.sparse_initializer.extend(whole.graph.sparse_initializer)
         for name in (*self.inputs, *self.given):
             kind = onnx.helper.np_dtype_to_tensor_dtype(feed[name].dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+            shape = [None] * feed[name].ndim
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.shown.values())
         return onnx.ModelProto(
             ir_version=whole.ir_version, opset_import=whole.opset_import, functions=whole.functions, graph=graph
@@ -374,12 +375,12 @@ def _in_order(nodes: Sequence[Any], weights: set[str], outputs: Sequence[str]) -
                 emit(delayed[name])
 
     def emit(node: Any) -> None:
-        emit_makers(reads(node))
+        emit_makers(read_names(node))
         done.add(id(node))
         ordered.append(node)
 
     for node in nodes:
-        if node.op_type not in _RANDOM and all(not name or name in constant for name in reads(node)):
+        if node.op_type not in _RANDOM and all(not name or name in constant for name in read_names(node)):
             constant.update(node.output)
             delayed.update(dict.fromkeys(node.output, node))
         else:

@@ -10,6 +10,7 @@ making one, such as a mean of values around zero.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,11 +102,6 @@ class _Shown:
     shape: tuple[int, ...]
     order: tuple[int, ...] | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        """Of one copy."""
-        return int(np.prod(self.shape, dtype=np.int64)) * _ITEM_BYTES
-
     def arranged(self, values: NDArray[Any]) -> NDArray[Any]:
         """The tensor itself."""
         return values if self.order is None else _arranged(values, self.order).reshape(self.shape)
@@ -146,7 +142,7 @@ class Trace:
         self._taps = taps
         self._feed = feed
         self._reference_feed = reference_feed
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self._budget_bytes = budget_bytes
         self.passes = 0
         self.peak_bytes = 0
@@ -250,29 +246,29 @@ class Trace:
     def _windows(self) -> Iterator[list[str]]:
         """Names in order, so many at a time that their values, and those that they are made from, fit the budget."""
         window: list[str] = []
-        sources: set[str] = set()
+        held: dict[str, int] = {}
         for name in self.names:
-            more = sources | self._sources([name])
-            size = self._size_bytes([*window, name], more)
-            if window and size > self._budget_bytes:
+            before = {source: self._size_bytes(source) for source in self._sources([name])}
+            own = {name: COPIES * self._size_bytes(name)}
+            if window and sum({**before, **held, **own}.values()) > self._budget_bytes:
                 yield window
-                window, more = [], self._sources([name])
-                size = self._size_bytes([name], more)
-            window, sources = [*window, name], more
-            self.peak_bytes = max(self.peak_bytes, size)
+                window, held = [], {}
+            window.append(name)
+            held = {**before, **held, **own}
+            self.peak_bytes = max(self.peak_bytes, sum(held.values()))
         if window:
             yield window
 
-    def _size_bytes(self, names: Collection[str], sources: Iterable[str]) -> int:
-        before = sum(self._shown[name].size_bytes for name in sources if name not in names)
-        return COPIES * sum(self._shown[name].size_bytes for name in names) + before
+    def _size_bytes(self, name: str) -> int:
+        """Of one copy of a tensor."""
+        return math.prod(self._shapes[name]) * _ITEM_BYTES
 
     def _measured(
         self, name: str, got: NDArray[Any], wanted: NDArray[Any], made: NDArray[Any]
     ) -> Measured:  # fmt: skip
         values = {name: got.astype(wanted.dtype, copy=False)}
-        (total,) = compare(values, {name: wanted}, per_output={name: self._tolerance}, equal_nan=True).outputs
-        (own,) = compare(values, {name: made}, per_output={name: self._tolerance}, equal_nan=True).outputs
+        (total,) = compare(values, {name: wanted}, per_output={name: self.tolerance}, equal_nan=True).outputs
+        (own,) = compare(values, {name: made}, per_output={name: self.tolerance}, equal_nan=True).outputs
         return Measured(
             name,
             dtype_name(got.dtype),
@@ -314,7 +310,7 @@ class Trace:
         window: list[str] = []
         size = 0
         for name in names:
-            more = 2 * int(np.prod(self._shapes[name], dtype=np.int64)) * _ITEM_BYTES
+            more = 2 * self._size_bytes(name)
             if window and size + more > self._budget_bytes:
                 yield window
                 window, size = [], 0
@@ -375,5 +371,6 @@ def _most_alike(shown: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, tuple
 
 def _arranged(shown: NDArray[Any], order: tuple[int, ...]) -> NDArray[Any]:
     """A view with the axes where they belong; ``order`` says in which order they lie in memory."""
-    memory: NDArray[Any] = shown.reshape([shown.shape[axis] for axis in order])
-    return memory.transpose(np.argsort(order))
+    memory = shown.reshape([shown.shape[axis] for axis in order])
+    ordered: NDArray[Any] = memory.transpose(np.argsort(order))
+    return ordered

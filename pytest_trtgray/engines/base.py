@@ -199,13 +199,6 @@ class Engine(ABC):
         except NotRunnableError:
             return ""
 
-    @property
-    def working_precision(self) -> str:
-        """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-        precision = self.precision or "float16"
-        is_tensorrt = self.info.runtime in ("tensorrt", "tensorrt_rtx")
-        return "tf32" if is_tensorrt and precision == "float32" else precision
-
     def close(self) -> None:  # noqa: B027  (most runtimes hold nothing)
         """Release what the engine holds; it cannot be used afterwards."""
 

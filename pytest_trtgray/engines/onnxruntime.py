@@ -171,10 +171,7 @@ class OnnxRuntimeEngine(Engine):
         source = self._source(options)
         try:
             session = self._ort.InferenceSession(
-                source,
-                options,
-                providers=_providers(self.provider, self.device_index),
-                disabled_optimizers=self._disabled(options),
+                source, options, providers=self._providers(), disabled_optimizers=self._disabled(options)
             )
         except EngineError:
             raise
@@ -217,6 +214,14 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         return ["ReluQuantRewrite"]
 
+    def _providers(self) -> list[Any]:
+        require_provider(self.provider)
+        if self.provider == "CUDAExecutionProvider":
+            # TF32 would make an FP32 reference that is none.
+            cuda = (self.provider, {"device_id": str(self.device_index), "use_tf32": "0"})
+            return [cuda, "CPUExecutionProvider"]
+        return [self.provider]
+
     def _device(self) -> DeviceInfo | None:
         return find_cpu() if self.provider.startswith("CPU") else find_gpu(self.device_index)
 
@@ -228,29 +233,22 @@ class OnnxRuntimeEngine(Engine):
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
             yield taps_of(self, Path(folder))
 
-    def open_graph(self, proto: Any, folder: Path, *, optimised: bool = False) -> WrittenGraph:
-        """A graph on this engine's provider; see :class:`WrittenGraph`."""
-        where: dict[str, Any] = {"provider": self.provider, "device_index": self.device_index}
-        return WrittenGraph(proto, folder, optimised=optimised, **where)
-
     def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
         """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""
         original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
         graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes]
         return trace_origins(original, graph, self.model.initializers)
 
-    def save_optimised(self, folder: Path) -> Any:
-        """The graph that this engine runs, as a ModelProto whose larger weights lie in ``folder``."""
-        import onnx
-
+    def save_optimised(self, folder: Path) -> OnnxModel:
+        """The graph that this engine runs, with its larger weights beside it in ``folder``."""
         path = folder / "optimised.onnx"
         with native_stderr():
             self._open(optimised_path=path)
-        return onnx.load(str(path), load_external_data=False)
+        return OnnxModel(path, original=self.model.original, made="optimised by ONNX Runtime")
 
     def _optimised_nodes(self) -> _OptimisedGraph:
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
-            graph = self.save_optimised(Path(folder)).graph
+            graph = self.save_optimised(Path(folder)).proto.graph
         return _OptimisedGraph(
             tuple(graph.node), {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
         )
@@ -290,65 +288,6 @@ class _OptimisedGraph:
     def __init__(self, nodes: tuple[Any, ...], constants: Mapping[str, str]) -> None:
         self.nodes = nodes
         self.constants = constants
-
-
-class WrittenGraph:
-    """A graph in memory, run as it is written, once or a few times.
-
-    Args:
-        proto: a ModelProto; external weights are looked for in ``folder``.
-        folder: see ``proto``.
-        provider: execution provider.
-        device_index: CUDA device.
-        optimised: run it as ONNX Runtime would run it by itself instead.
-
-    Raises:
-        EngineError: ONNX Runtime refuses it.
-    """
-
-    def __init__(
-        self,
-        proto: Any,
-        folder: Path,
-        *,
-        provider: Provider = "CPUExecutionProvider",
-        device_index: int = 0,
-        optimised: bool = False,
-    ) -> None:
-        ort = quiet_import("onnxruntime")
-        options = ort.SessionOptions()
-        options.log_severity_level = _ERROR
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # An arena grows in powers of two and keeps what it has: twice the memory for values that are read once.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-        self._name = f"graph {proto.graph.name!r}"
-        try:
-            with native_stderr():
-                self._session = ort.InferenceSession(
-                    proto.SerializeToString(), options, providers=_providers(provider, device_index)
-                )
-        except EngineError:
-            raise
-        except Exception as error:  # onnxruntime's own, and what protobuf raises above 2 GiB
-            raise EngineError(self._name, f"ONNX Runtime cannot load a part of it: {_first_line(error)}") from error
-        self._session.disable_fallback()
-
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Its outputs by name; arrays in ``feed`` that it does not read are left out.
-
-        Raises:
-            EngineError: it cannot be computed on this feed.
-        """
-        outputs = [value.name for value in self._session.get_outputs()]
-        wanted = {value.name for value in self._session.get_inputs()}
-        try:
-            values = self._session.run(outputs, {name: array for name, array in feed.items() if name in wanted})
-        except Exception as error:
-            raise EngineError(self._name, f"ONNX Runtime failed on a part of it: {_first_line(error)}") from error
-        return dict(zip(outputs, values, strict=True))
 
 
 class _OrtTiming:
@@ -437,14 +376,6 @@ def stable_names(names: Sequence[str]) -> list[str]:
         counts[plain] = counts.get(plain, 0) + 1
         stable.append(plain if counts[plain] == 1 else f"{plain} #{counts[plain]}")
     return stable
-
-
-def _providers(provider: Provider, device_index: int) -> list[Any]:
-    require_provider(provider)
-    if provider == "CUDAExecutionProvider":
-        # TF32 would make an FP32 reference that is none.
-        return [(provider, {"device_id": str(device_index), "use_tf32": "0"}), "CPUExecutionProvider"]
-    return [provider]
 
 
 def _first_line(error: Exception) -> str:

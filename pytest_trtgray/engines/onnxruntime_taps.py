@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from pytest_trtgray.engines.onnx_model import made_floats, with_outputs
+from pytest_trtgray.engines.onnx_model import OnnxModel, made_floats, with_outputs
 from pytest_trtgray.engines.provenance import NCHWC_DOMAIN, REORDER_OUTPUT, plain_name
 from pytest_trtgray.engines.taps import Tap, Taps, tensor_between
 from pytest_trtgray.errors import EngineError
@@ -27,23 +27,26 @@ class OptimisedTaps(Taps):
 
     Args:
         engine: under test.
-        proto: its optimised graph.
-        folder: where that graph's weights are.
+        optimised: its optimised graph.
+
+    Raises:
+        EngineError: ONNX Runtime does not load the graph that it saved.
     """
 
     how = "from the tensors of ONNX Runtime's optimised graph"
     fusions = "untouched"
 
-    def __init__(self, engine: OnnxRuntimeEngine, proto: Any, folder: Path) -> None:
+    def __init__(self, engine: OnnxRuntimeEngine, optimised: OnnxModel) -> None:
         self._engine = engine
-        self._proto = proto
-        self._folder = folder
+        self._optimised = optimised
+        self._open(optimised).close()
         self._floats = made_floats(engine.model)
         self._source: dict[str, str] = {}
         """The optimised graph's tensor behind each tap."""
         self._blocked: dict[str, int] = {}
         """Channels of those that lie in blocks."""
-        for node, origin in zip(proto.graph.node, engine.origins(proto.graph.node), strict=True):
+        nodes = optimised.proto.graph.node
+        for node, origin in zip(nodes, engine.origins(nodes), strict=True):
             for tensor in node.output:
                 self._add(node, tensor, origin)
         self.taps = tuple(Tap(name, (name,)) for name in self._source)
@@ -52,22 +55,31 @@ class OptimisedTaps(Taps):
         """See :meth:`Taps.read`."""
         import onnx
 
-        proto = type(self._proto)()
-        proto.CopyFrom(self._proto)
-        shown: dict[str, str] = {}
+        shown, ordering = {}, []
         for name in names:
-            tensor = self._source[name]
+            shown[name] = self._source[name]
             if name in self._blocked:
-                ordered = f"{tensor}/ordered"
-                proto.graph.node.append(
+                shown[name] += "/ordered"
+                ordering.append(
                     onnx.helper.make_node(
-                        REORDER_OUTPUT, [tensor], [ordered], domain=NCHWC_DOMAIN, channels=self._blocked[name]
+                        REORDER_OUTPUT,
+                        [self._source[name]],
+                        [shown[name]],
+                        domain=NCHWC_DOMAIN,
+                        channels=self._blocked[name],
                     )
                 )
-                tensor = ordered
-            shown[name] = tensor
-        values = self._engine.open_graph(with_outputs(proto, shown.values()), self._folder).run(feed)
+        proto = with_outputs(self._optimised.proto, shown.values())
+        proto.graph.node.extend(ordering)
+        engine = self._open(self._optimised.edited(proto))
+        values = engine.run(feed)
+        engine.close()
         return {name: values[tensor] for name, tensor in shown.items()}
+
+    def _open(self, model: OnnxModel) -> OnnxRuntimeEngine:
+        from pytest_trtgray.engines.onnxruntime import open_reference
+
+        return open_reference(model, provider=self._engine.provider, device_index=self._engine.device_index)
 
     def _add(self, node: Any, tensor: str, origin: frozenset[str]) -> None:
         model = self._engine.model
@@ -105,17 +117,25 @@ class MarkedTaps(Taps):
 
     def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
         """See :meth:`Taps.read`."""
-        model = self._engine.model
-        proto = with_outputs(model.proto, names)
-        values = self._engine.open_graph(proto, model.path.parent, optimised=True).run(feed)
+        from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
+
+        mine = self._engine
+        engine = OnnxRuntimeEngine(
+            mine.model.edited(with_outputs(mine.model.proto, names)),
+            name=mine.info.name,
+            profiles=mine.info.profiles,
+            provider=mine.provider,
+            optimisation=mine.optimisation,
+            device_index=mine.device_index,
+        )
+        values = engine.run(feed)
+        engine.close()
         return {name: values[name] for name in names}
 
 
 def taps_of(engine: OnnxRuntimeEngine, folder: Path) -> Taps:
     """The optimised graph's tensors, or marked ones where ONNX Runtime does not load what it has saved."""
     try:
-        proto = engine.save_optimised(folder)
-        engine.open_graph(proto, folder)
+        return OptimisedTaps(engine, engine.save_optimised(folder))
     except EngineError:
         return MarkedTaps(engine)
-    return OptimisedTaps(engine, proto, folder)
