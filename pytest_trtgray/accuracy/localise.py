@@ -197,8 +197,8 @@ def localise(
     arrays = {name: to_numpy(name, value) for name, value in engine.checked(feed).items()}
     converted = shadow.converted(feed)
     used = tolerance or default_tolerance(working_precision(engine))
-    with engine.taps() as taps:
-        trace = Trace(engine.model, graph, taps, arrays, converted, tolerance=used, budget_bytes=budget_bytes)
+    with engine.taps(arrays) as taps:
+        trace = Trace(engine.model, graph, taps, converted, tolerance=used, budget_bytes=budget_bytes)
         return _Search(engine, taps, graph, trace, arrays, converted).result(deadline)
 
 

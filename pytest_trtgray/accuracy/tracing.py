@@ -114,8 +114,7 @@ class Trace:
         model: the engine's.
         graph: its reference.
         taps: what shows the engine's values.
-        feed: of the engine.
-        reference_feed: the same for the reference.
+        reference_feed: the taps' feed in the reference's types.
         tolerance: for every tensor.
         budget_bytes: of values that are held at a time. One tensor alone may take more.
 
@@ -131,7 +130,6 @@ class Trace:
         model: OnnxModel,
         graph: ReferenceGraph,
         taps: Taps,
-        feed: Arrays,
         reference_feed: Arrays,
         *,
         tolerance: Tolerance,
@@ -140,7 +138,6 @@ class Trace:
         self._model = model
         self._graph = graph
         self._taps = taps
-        self._feed = feed
         self._reference_feed = reference_feed
         self.tolerance = tolerance
         self._budget_bytes = budget_bytes
@@ -149,6 +146,13 @@ class Trace:
         known = {name for tap in taps.taps for name in tap.tensors if self._is_comparable(name)}
         shapes = graph.shapes({graph.tensor_of[name] for name in known}, reference_feed)
         self._shapes = {name: shapes[graph.tensor_of[name]] for name in known}
+        taps.expect(
+            {
+                tap.name: max(self._size_bytes(name) for name in near)
+                for tap in taps.taps
+                if (near := known & {*tap.tensors})
+            }
+        )
         self._shown: dict[str, _Shown] = {}
         for tap in taps.taps:
             if tap.exact and tap.tensors[0] in known:
@@ -181,7 +185,7 @@ class Trace:
             EngineError: a tensor has another shape than in the reference.
         """
         self.passes += 1
-        found = self._taps.read(self._feed, [self._shown[name].tap for name in names])
+        found = self._taps.read([self._shown[name].tap for name in names])
         values = {}
         for name in names:
             shown, array = self._shown[name], found[self._shown[name].tap]
@@ -291,7 +295,7 @@ class Trace:
         for window in self._split(names):
             near = [tap for tap in taps if set(window) & set(tap.tensors)]
             self.passes += 1
-            found = self._taps.read(self._feed, [tap.name for tap in near])
+            found = self._taps.read([tap.name for tap in near])
             wanted = self._graph.compute([self._graph.tensor_of[name] for name in window], self._reference_feed)
             for tap in near:
                 for name in set(window) & set(tap.tensors):

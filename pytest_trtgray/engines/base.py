@@ -114,8 +114,11 @@ class Engine(ABC):
             EngineError: the runtime cannot do what the options say.
         """
 
-    def taps(self) -> AbstractContextManager[Taps]:
+    def taps(self, feed: Feed) -> AbstractContextManager[Taps]:
         """What shows this engine's intermediate values; see :mod:`~pytest_trtgray.engines.taps`.
+
+        Args:
+            feed: one array an input, as for :meth:`run`.
 
         Raises:
             EngineError: the runtime, or what is known of the engine, does not allow it.

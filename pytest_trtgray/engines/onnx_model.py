@@ -42,6 +42,7 @@ _ONNX_DTYPES: Mapping[int, str] = {
     23: "fp4",
 }
 
+_ONNX_NUMBERS = {name: number for number, name in _ONNX_DTYPES.items()}
 _FLOAT16 = 10
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 _EXTERNAL = 1  # TensorProto.DataLocation
@@ -226,17 +227,29 @@ def made_floats(model: OnnxModel) -> dict[str, None]:
     return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
 
 
-def with_outputs(proto: Any, names: Iterable[str]) -> Any:
-    """A copy of a ModelProto that has these outputs besides its own; its weights are not copied from files."""
+def activations(model: OnnxModel) -> dict[str, None]:
+    """The tensors of :func:`made_floats` that depend on an input."""
+    constant = set(model.initializers)
+    for node in model.proto.graph.node:
+        if all(not name or name in constant for name in read_names(node)):
+            constant.update(node.output)
+    return dict.fromkeys(name for name in made_floats(model) if name not in constant)
+
+
+def with_outputs(model: OnnxModel, names: Iterable[str]) -> Any:
+    """A copy of a model's ModelProto that has these outputs besides its own, with their types where they are known."""
     import onnx
 
-    copied = type(proto)()
-    copied.CopyFrom(proto)
-    have = {value.name for value in copied.graph.output}
-    known = {value.name: value for value in proto.graph.value_info}
+    copied = type(model.proto)()
+    copied.CopyFrom(model.proto)
+    have = {spec.name for spec in model.outputs}
     for name in dict.fromkeys(names):
         if name not in have:
-            copied.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+            spec = model.tensors.get(name)
+            value = onnx.ValueInfoProto(name=name)
+            if spec is not None and spec.dtype in FLOATS:
+                value = onnx.helper.make_tensor_value_info(name, _ONNX_NUMBERS[spec.dtype], None)
+            copied.graph.output.append(value)
     return copied
 
 

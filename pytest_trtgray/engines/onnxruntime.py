@@ -158,6 +158,8 @@ class OnnxRuntimeEngine(Engine):
     def _open(self, *, profile_prefix: str | None = None, optimised_path: Path | None = None) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = _ERROR if optimised_path else _WARNING
+        # a part of a model is run once; an arena grows in powers of two and keeps what it has
+        options.enable_cpu_mem_arena = not self.model.is_edited
         level = "ORT_ENABLE_ALL" if self.optimisation == "all" else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
         if profile_prefix:
@@ -226,12 +228,12 @@ class OnnxRuntimeEngine(Engine):
         return find_cpu() if self.provider.startswith("CPU") else find_gpu(self.device_index)
 
     @contextmanager
-    def taps(self) -> Iterator[Taps]:
+    def taps(self, feed: Feed) -> Iterator[Taps]:
         """What exists between the nodes of the optimised graph, read from that very graph."""
         from pytest_trtgray.engines.onnxruntime_taps import taps_of
 
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
-            yield taps_of(self, Path(folder))
+            yield taps_of(self, self.checked(feed), Path(folder))
 
     def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
         """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 
 
+Arrays = Mapping[str, NDArray[Any]]
+
+
 class OptimisedTaps(Taps):
     """What exists between the nodes of an engine's optimised graph.
 
     Args:
         engine: under test.
+        feed: checked.
         optimised: its optimised graph.
 
     Raises:
@@ -36,8 +40,9 @@ class OptimisedTaps(Taps):
     how = "from the tensors of ONNX Runtime's optimised graph"
     fusions = "untouched"
 
-    def __init__(self, engine: OnnxRuntimeEngine, optimised: OnnxModel) -> None:
+    def __init__(self, engine: OnnxRuntimeEngine, feed: Arrays, optimised: OnnxModel) -> None:
         self._engine = engine
+        self._feed = feed
         self._optimised = optimised
         self._open(optimised).close()
         self._floats = made_floats(engine.model)
@@ -51,7 +56,7 @@ class OptimisedTaps(Taps):
                 self._add(node, tensor, origin)
         self.taps = tuple(Tap(name, (name,)) for name in self._source)
 
-    def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
+    def read(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
         """See :meth:`Taps.read`."""
         import onnx
 
@@ -69,10 +74,10 @@ class OptimisedTaps(Taps):
                         channels=self._blocked[name],
                     )
                 )
-        proto = with_outputs(self._optimised.proto, shown.values())
+        proto = with_outputs(self._optimised, shown.values())
         proto.graph.node.extend(ordering)
         engine = self._open(self._optimised.edited(proto))
-        values = engine.run(feed)
+        values = engine.run(self._feed)
         engine.close()
         return {name: values[tensor] for name, tensor in shown.items()}
 
@@ -106,36 +111,38 @@ class MarkedTaps(Taps):
 
     Args:
         engine: under test.
+        feed: checked.
     """
 
     how = "by making tensors of the model outputs"
     fusions = "changed"
 
-    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+    def __init__(self, engine: OnnxRuntimeEngine, feed: Arrays) -> None:
         self._engine = engine
+        self._feed = feed
         self.taps = tuple(Tap(name, (name,)) for name in made_floats(engine.model))
 
-    def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
+    def read(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
         """See :meth:`Taps.read`."""
         from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 
         mine = self._engine
         engine = OnnxRuntimeEngine(
-            mine.model.edited(with_outputs(mine.model.proto, names)),
+            mine.model.edited(with_outputs(mine.model, names)),
             name=mine.info.name,
             profiles=mine.info.profiles,
             provider=mine.provider,
             optimisation=mine.optimisation,
             device_index=mine.device_index,
         )
-        values = engine.run(feed)
+        values = engine.run(self._feed)
         engine.close()
         return {name: values[name] for name in names}
 
 
-def taps_of(engine: OnnxRuntimeEngine, folder: Path) -> Taps:
+def taps_of(engine: OnnxRuntimeEngine, feed: Arrays, folder: Path) -> Taps:
     """The optimised graph's tensors, or marked ones where ONNX Runtime does not load what it has saved."""
     try:
-        return OptimisedTaps(engine, engine.save_optimised(folder))
+        return OptimisedTaps(engine, feed, engine.save_optimised(folder))
     except EngineError:
-        return MarkedTaps(engine)
+        return MarkedTaps(engine, feed)

@@ -30,7 +30,7 @@ class Tap:
 
 
 class Taps(ABC):
-    """An engine, or a build of the same model, that shows intermediate values. Get it from ``engine.taps()``.
+    """An engine, or a build of the same model, that shows intermediate values. Get it from ``engine.taps(feed)``.
 
     Attributes:
         taps: what it shows, in execution order; the engine's outputs are among them.
@@ -43,12 +43,14 @@ class Taps(ABC):
     how: str
     fusions: str
 
+    def expect(self, sizes: Mapping[str, int]) -> None:  # noqa: B027  (most have nothing to prepare)
+        """Told before anything is read: how many bytes each tap has, as far as that is known."""
+
     @abstractmethod
-    def read(self, feed: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
-        """Infer once.
+    def read(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Infer once, on the feed that ``engine.taps`` was given.
 
         Args:
-            feed: checked arrays.
             names: of the taps whose values are wanted; the others are not kept.
 
         Returns:
