@@ -89,9 +89,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "--trt-against",
-        action=_NotYet,
-        metavar="PATH",
-        help="(Reserved) second engine, measured in turn with the first",
+        metavar="[NAME=]PATH",
+        help="A second engine (or model), measured in turn with each --trt-engine: an A/B that needs no baseline. The "
+        "built-in suite then has the test `against` in place of `layers` and `structure`",
     )
     for which in ("min", "opt", "max"):
         add(

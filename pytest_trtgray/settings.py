@@ -31,6 +31,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     """See the options' and ini values' help texts for each field."""
 
     engines: tuple[EngineRequest, ...]
+    against: EngineRequest | None
     onnx: Path | None
     shapes: tuple[ShapeRequest, ...]
     runtime: str
@@ -65,6 +66,11 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
         """Whether any option asks for something; decides on the header line."""
         return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
 
+    @property
+    def wants_details(self) -> bool:
+        """Whether a report shows more than summaries."""
+        return self.json_path is not None
+
 
 def read_settings(config: pytest.Config) -> Settings:
     """Read and check all options and ini values.
@@ -77,6 +83,7 @@ def read_settings(config: pytest.Config) -> Settings:
     base = config.inipath.parent if config.inipath else config.rootpath
     return Settings(
         engines=_engines(option("trt_engine"), here),
+        against=_against(option("trt_against"), here),
         onnx=here / option("trt_onnx") if option("trt_onnx") else None,
         shapes=_shapes(option("trt_min_shapes"), option("trt_opt_shapes"), option("trt_max_shapes")),
         runtime=option("trt_runtime"),
@@ -159,16 +166,22 @@ def activated(test: ActiveTest) -> Iterator[None]:
         _active.pop()
 
 
+def _against(given: str | None, here: Path) -> EngineRequest | None:
+    return _engine("--trt-against", given, here) if given else None
+
+
+def _engine(option: str, text: str, here: Path) -> EngineRequest:
+    name, equals, path = text.partition("=")
+    # a file may be called a=b.onnx; a name has no folder and no suffix
+    if not equals or "/" in name or "." in name or (here / text).exists():
+        name, path = Path(text).stem, text
+    if not name or not path:
+        raise OptionError(f"{option}={text}", "cannot be read", "Write PATH or NAME=PATH.")
+    return EngineRequest(name, Path(os.path.normpath(here / path)))
+
+
 def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
-    requests: list[EngineRequest] = []
-    for text in given:
-        name, equals, path = text.partition("=")
-        # a file may be called a=b.onnx; a name has no folder and no suffix
-        if not equals or "/" in name or "." in name or (here / text).exists():
-            name, path = Path(text).stem, text
-        if not name or not path:
-            raise OptionError(f"--trt-engine={text}", "cannot be read", "Write PATH or NAME=PATH.")
-        requests.append(EngineRequest(name, Path(os.path.normpath(here / path))))
+    requests = [_engine("--trt-engine", text, here) for text in given]
     names = [request.name for request in requests]
     for request in requests:
         if names.count(request.name) > 1:

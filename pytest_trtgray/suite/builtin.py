@@ -1,4 +1,4 @@
-"""Five tests for every ``--trt-engine``; ``-k NAME`` selects one kind."""
+"""Five tests for every ``--trt-engine``, four beside ``--trt-against``; ``-k NAME`` selects one kind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, Struct
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
+AGAINST_TESTS = ("against", "outputs", "log", "shapes")
+"""With ``--trt-against``: the other engine takes the place of the stored baselines."""
 FUZZ_EXAMPLES = 100
 FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
@@ -26,6 +28,14 @@ def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
     """Layers and the whole engine are as fast as in the baseline."""
     __tracebackhide__ = True
     trt_profiler(trt_engine).check()
+
+
+def against(trt_engine: Engine, trt_against: Engine, trt_profiler: Profiler, trt_compare: Comparer) -> None:
+    """Outputs agree with the other engine's, and neither a layer nor the whole engine is slower."""
+    __tracebackhide__ = True
+    trt_engine.require_runnable()
+    trt_compare(trt_engine, trt_against).check()
+    trt_profiler.against(trt_engine, trt_against).check()
 
 
 def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
