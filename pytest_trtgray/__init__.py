@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, compare
+    from pytest_trtgray.accuracy.localise import Localisation, localise
     from pytest_trtgray.asserting import assert_outputs_close
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo, Layer
@@ -30,12 +31,14 @@ _HOMES = {
     "Feed": "feeds",
     "Finding": "findings",
     "Layer": "engines.model",
+    "Localisation": "accuracy.localise",
     "Log": "logs.log",
     "Profiler": "instruments",
     "ShadowFactory": "instruments",
     "StructureOf": "instruments",
     "assert_outputs_close": "asserting",
     "compare": "accuracy.compare",
+    "localise": "accuracy.localise",
     "make_feed": "feeds",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
@@ -50,6 +53,7 @@ __all__ = [
     "Feed",
     "Finding",
     "Layer",
+    "Localisation",
     "Log",
     "Profiler",
     "ShadowFactory",
@@ -57,6 +61,7 @@ __all__ = [
     "__version__",
     "assert_outputs_close",
     "compare",
+    "localise",
     "make_feed",
     "profile_feeds",
     "profile_shapes",

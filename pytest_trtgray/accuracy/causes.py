@@ -24,6 +24,7 @@ SQUARING = ("GroupNormalization", "InstanceNormalization", "LayerNormalization",
             "RMSNormalization", "ReduceL2", "ReduceSumSquare", "SimplifiedLayerNormalization")  # fmt: skip
 """Operators that square what they read, and may do so in the type that they read."""
 _SHORT = {"float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float64": "FP64"}
+_HALF = ("FP16", "BF16")
 _ROUNDED = {"float64": 1e-9, "float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
 """Relative L2 difference up to which a weight of this type counts as the reference's, rounded."""
 _EXPLAINS = 0.3
@@ -31,6 +32,7 @@ _EXPLAINS = 0.3
 _PROPORTIONAL = 0.1
 """What may be left of a difference if all values are multiplied by one number, as a part of the difference."""
 _KEEP = "Keep this node in FP32, or scale what it reads so that it fits."
+_CHECK = "Check the model and the input: this is no fault of the engine."
 _RECALIBRATE = "Calibrate this tensor again, with real inputs; inspect_quantisation shows all scales."
 _ONE_CHECKPOINT = "Export the engine's model and its reference from one checkpoint."
 
@@ -53,61 +55,81 @@ class Cause:
 def why_not_finite(trace: Trace, measured: Measured, dtypes: Iterable[str]) -> Cause:
     """The cause of the first NaN or infinity: an overflow, a division by zero, a root or logarithm that is not real.
 
-    Read off the magnitudes of what FP32 computes in the segment from the engine's values before it.
-
     Args:
         trace: of the engine.
         measured: the tensor.
         dtypes: in which the segment may compute, besides the tensor's own.
     """
-    segment = trace.segments[measured.name]
     found = trace.magnitudes(measured.name)
-    limits = _limits([measured.dtype, *dtypes])
-    for magnitude in found.values():
-        node = magnitude.node
-        if node is None:
-            continue
-        read = [found[name] for name in node.inputs if name in found]
-        if not math.isfinite(magnitude.largest):
-            return Cause(_undefined(node, read), _own(segment, node), _KEEP)
-        if magnitude.largest > limits.largest:
-            reach = f"; what it reads reaches {max(each.largest for each in read):.3g}" if read else ""
-            what = f"overflows: its result reaches {magnitude.largest:.3g}, {limits.end}{reach}"
-            return Cause(what, _own(segment, node), _KEEP)
-        if node.op_type == "Div" and read and read[-1].smallest < limits.smallest:
-            what = f"divides by zero: its divisor gets down to {read[-1].smallest:.3g}, which is 0 in {limits.name}"
-            return Cause(what, _own(segment, node), _KEEP)
+    remedy = _CHECK if measured.reference_non_finite else _KEEP
+    cause = _out_of_range(trace.segments[measured.name], found, _limits([measured.dtype, *dtypes]), remedy)
     largest = max((magnitude.largest for magnitude in found.values() if magnitude.node is None), default=0.0)
-    for node in segment.nodes:
-        if node.op_type in SAME_VALUES and largest > limits.largest:
-            return Cause(f"overflows: it reads values up to {largest:.3g}, {limits.end}", node, _KEEP)
-        if node.op_type in SQUARING and largest**2 > limits.largest:
-            what = f"overflows: it squares values up to {largest:.3g}, that is {largest**2:.3g}, {limits.end}"
-            return Cause(what, node, _KEEP)
-    return Cause(f"makes NaN or infinity of values up to {largest:.3g}, which FP32 does not")
+    return cause or Cause(f"makes NaN or infinity of values up to {largest:.3g}, which FP32 does not", None, remedy)
 
 
-def why_wrong(measured: Measured, segment: Segment, graph: ReferenceGraph, feed: Arrays) -> Cause:
-    """The cause of a finite error: a scale that clips or is too coarse, or a weight that is not the reference's.
+def why_wrong(trace: Trace, measured: Measured, dtypes: Iterable[str], graph: ReferenceGraph) -> Cause:
+    """The cause of a finite error: a scale that clips or is too coarse, an overflow, a weight that is another one.
+
+    An infinity need not be seen: a layer normalisation divides by it, and gives 0.
 
     Args:
+        trace: of the engine.
         measured: the tensor.
-        segment: that made it.
+        dtypes: in which the segment may compute, besides the tensor's own.
         graph: the reference's.
-        feed: of the reference.
     """
-    constants = Constants(graph.tested)
+    segment, constants = trace.segments[measured.name], Constants(graph.tested)
     known = {quantiser.node: quantiser for quantiser in find_quantisers(graph.tested)[0]}
-    judged = [_judge(known[node.name], node, segment, graph, feed) for node in segment.nodes if node.name in known]
+    judged = [
+        _judge(known[node.name], node, segment, graph, trace.reference_feed)
+        for node in segment.nodes
+        if node.name in known
+    ]
     error, cause = max(judged, key=lambda pair: pair[0], default=(0.0, Cause()))
     if error >= _EXPLAINS * measured.made_here:
         return cause
+    added = [node for node in segment.nodes if node.name in graph.added]
+    if added:
+        remedy = "Give the FP32 model that the engine's model was made from."
+        return Cause("is not in the reference", added[0], remedy)
+    limits = _limits([measured.dtype, *dtypes])
+    if limits.name in _HALF and (found := _out_of_range(segment, trace.magnitudes(measured.name), limits, _KEEP)):
+        return found
     for node in segment.nodes:
         for name in node.inputs if node.op_type not in (QUANTISE, DEQUANTISE) else node.inputs[:1]:
             difference = _other_weight(name, constants, graph)
             if difference:
                 return Cause(f"has a weight, {name!r}, that {difference}", node, _ONE_CHECKPOINT)
     return Cause()
+
+
+def _out_of_range(
+    segment: Segment, found: Mapping[str, Magnitude], limits: _Limits, remedy: str
+) -> Cause | None:  # fmt: skip
+    """The first node whose result a type does not hold, by what FP32 computes from the engine's values before it."""
+    for magnitude in found.values():
+        node = magnitude.node
+        if node is None:
+            continue
+        read = [found[name] for name in node.inputs if name in found]
+        if not math.isfinite(magnitude.largest):
+            return Cause(_undefined(node, read), _own(segment, node), remedy)
+        divisor = found.get(node.inputs[1]) if node.op_type == "Div" else None
+        if divisor is not None and divisor.smallest < limits.smallest:
+            what = f"divides by zero: its divisor gets down to {divisor.smallest:.3g}, which is 0 in {limits.name}"
+            return Cause(what, _own(segment, node), remedy)
+        if magnitude.largest > limits.largest:
+            reach = f"; what it reads reaches {max(each.largest for each in read):.3g}" if read else ""
+            what = f"overflows: its result reaches {magnitude.largest:.3g}, {limits.end}{reach}"
+            return Cause(what, _own(segment, node), remedy)
+    largest = max((magnitude.largest for magnitude in found.values() if magnitude.node is None), default=0.0)
+    for node in segment.nodes:
+        if node.op_type in SAME_VALUES and largest > limits.largest:
+            return Cause(f"overflows: it reads values up to {largest:.3g}, {limits.end}", node, remedy)
+        if node.op_type in SQUARING and largest**2 > limits.largest:
+            what = f"overflows: it squares values up to {largest:.3g}, that is {largest**2:.3g}, {limits.end}"
+            return Cause(what, node, remedy)
+    return None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from pytest_trtgray.accuracy.compare import compare
 from pytest_trtgray.accuracy.reference_graph import ReferenceGraph
 from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.accuracy.tolerance import Tolerance, default_tolerance, working_precision
-from pytest_trtgray.accuracy.tracing import Measured, Trace
+from pytest_trtgray.accuracy.tracing import Measured, Segment, Trace
 from pytest_trtgray.engines.base import Engine, Feed, to_numpy
 from pytest_trtgray.engines.intermediates import BUDGET_BYTES
 from pytest_trtgray.engines.model import shown_nodes
 from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError
-from pytest_trtgray.findings import Evidence, Finding, errors, failure_message
+from pytest_trtgray.findings import Evidence, Finding, counted, errors, failure_message, listing
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -43,6 +43,8 @@ OUTLIER_SHARE = 0.1
 OUTLIER = 5.0
 """A node that makes an error so many times as large as nearly all others is the culprit from a smaller part on."""
 _NEARLY_ALL = 0.95
+GARBLED = 0.3
+"""A node that reads values of this relative error may do something else with them than it is meant to."""
 _TRIED = 4
 """Nodes whose shares are measured, those that made the largest errors; each takes two inferences of the reference."""
 _SHOWN_DEPTHS = 8
@@ -66,6 +68,7 @@ class TensorError:
             values of ``sources``.
         max_abs: largest absolute difference.
         non_finite: elements that are NaN or infinite in one of the two only.
+        reference_non_finite: elements that are NaN or infinite in the reference.
         is_wrong: whether an element is over the tolerance.
         reaches_output: whether there is a path of wrong tensors from here to an output.
         share: part of the outputs' error that comes from what ``nodes`` did wrong here: near 1 for a single fault.
@@ -82,6 +85,7 @@ class TensorError:
     made_here: float
     max_abs: float
     non_finite: int
+    reference_non_finite: int
     is_wrong: bool
     reaches_output: bool
     share: float | None = None
@@ -144,7 +148,18 @@ class Localisation:
         """The verdict on the first line, then the evidence."""
         if self.ok:
             return "outputs agree"
-        return failure_message("localised" if self.culprit else "not localised", self.findings)
+        failing = errors(self.findings)
+        others = [finding for finding in self.findings if finding not in failing]
+        verdict = failure_message("localised" if self.culprit else "not localised", failing)
+        return "\n".join([verdict, *([listing(others)] if others else [])])
+
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        looked_at = f"{counted(len(self.tensors), 'tensor')}, fusions {self.fusions}"
+        if self.ok:
+            return f"the outputs are right; {looked_at}"
+        return f"{self.culprit or 'no single node'} makes them wrong; {looked_at}"
 
     def table(self, rows: int = 40) -> str:
         """The largest errors made, and the error along the depth, as text."""
@@ -167,7 +182,7 @@ def localise(
     *,
     tolerance: Tolerance | None = None,
     budget_bytes: int = BUDGET_BYTES,
-    limit_s: float | None = None,
+    time_limit_s: float | None = None,
 ) -> Localisation:
     """Find the ONNX node that makes an engine's outputs wrong.
 
@@ -177,14 +192,14 @@ def localise(
         feed: one array an input.
         tolerance: of every tensor; by default that of the engine's precision.
         budget_bytes: of values that are held at a time; more of them take more inferences.
-        limit_s: stop looking after so many seconds, and say so. The first tensors are looked at in any case.
+        time_limit_s: stop looking after so many seconds, and say so. The first tensors are looked at in any case.
 
     Raises:
         NotRunnableError: this machine cannot run the engine.
         EngineError: the engine shows no values, or its model is not known.
         ModelError: the reference is the model of something else.
     """
-    deadline = math.inf if limit_s is None else time.monotonic() + limit_s
+    deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
     engine.require_runnable()
     if engine.model is None:
         raise EngineError(
@@ -199,7 +214,7 @@ def localise(
     used = tolerance or default_tolerance(working_precision(engine))
     with engine.taps(arrays) as taps:
         trace = Trace(engine.model, graph, taps, converted, tolerance=used, budget_bytes=budget_bytes)
-        return _Search(engine, taps, graph, trace, arrays, converted).result(deadline)
+        return _Search(engine, taps, graph, trace, arrays).result(deadline)
 
 
 def _cache_dir(engine: Engine) -> Path:
@@ -209,19 +224,20 @@ def _cache_dir(engine: Engine) -> Path:
 class _Search:
     """One engine against its reference: what is measured, and what it says."""
 
-    def __init__(
-        self, engine: Engine, taps: Taps, graph: ReferenceGraph, trace: Trace, feed: Arrays, reference_feed: Arrays
-    ) -> None:
+    def __init__(self, engine: Engine, taps: Taps, graph: ReferenceGraph, trace: Trace, feed: Arrays) -> None:
         self._engine = engine
         self._taps = taps
         self._graph = graph
         self._trace = trace
-        self._feed = reference_feed
-        self._names = [name for name in graph.outputs if name in trace.names]
+        self._feed = trace.reference_feed
         self._outputs = engine.run(feed)
-        self._shown = trace.values(self._names)
-        wanted = graph.compute(graph.outputs.values(), reference_feed)
-        self._wanted = {name: wanted[tensor] for name, tensor in graph.outputs.items()}
+        # of a model whose outputs are whole numbers, the error is looked at where they are made from
+        ends = [name for name in graph.outputs if name in trace.names]
+        ends = ends or [name for name in trace.names if not trace.readers[name]]
+        self._shown = trace.values(ends)
+        self._ends = {name: graph.tensor_of[name] for name in ends}
+        wanted = graph.compute({*graph.outputs.values(), *self._ends.values()}, self._feed)
+        self._wanted = {name: wanted[tensor] for name, tensor in {**graph.outputs, **self._ends}.items()}
         self._measured: dict[str, Measured] = {}
         self._shares: dict[str, float] = {}
 
@@ -232,9 +248,11 @@ class _Search:
             if time.monotonic() > deadline:
                 break
         complete = len(self._measured) == len(self._trace.names)
-        reaching = self._reaching()
+        reaching = self._reaching(lambda measured: measured.is_wrong)
+        undefined = self._reaching(lambda measured: measured.reference_non_finite > 0)
         first = next((name for name in self._measured if name in reaching), None)
         culprit = next((name for name in self._measured if name in reaching and self._measured[name].non_finite), None)
+        culprit = next((name for name in self._measured if name in undefined), culprit)
         if culprit is None and complete and reaching:
             culprit = self._main_maker()
         cause = self._cause(culprit) if culprit else Cause()
@@ -257,13 +275,13 @@ class _Search:
         )
         return replace(found, findings=tuple(_findings(found, self._is_wrong(), cause, self._trace.left_out)))
 
-    def _reaching(self) -> set[str]:
-        """Wrong tensors from which wrong tensors lead to an output, or to where the search ended."""
+    def _reaching(self, is_bad: Callable[[Measured], bool]) -> set[str]:
+        """Bad tensors from which bad tensors lead to an output, or to where the search ended."""
         reaching: set[str] = set()
         for name in reversed(self._measured):
             readers = self._trace.readers[name]
-            leads = name in self._names or any(other in reaching or other not in self._measured for other in readers)
-            if self._measured[name].is_wrong and leads:
+            leads = name in self._ends or any(other in reaching or other not in self._measured for other in readers)
+            if is_bad(self._measured[name]) and leads:
                 reaching.add(name)
         return reaching
 
@@ -273,14 +291,24 @@ class _Search:
             share = self._share(name)
             if share is not None:
                 self._shares[name] = share
-                if share > MAIN_SHARE:
+                if share > MAIN_SHARE and self._before(name) < GARBLED:
                     return name
-        largest = max(self._shares, key=self._shares.__getitem__, default=None)
-        if largest is None or self._shares[largest] < OUTLIER_SHARE:
-            return None
         made = [measured.made_here for measured in self._measured.values() if measured.made_here > 0]
-        usual = float(np.quantile(made, _NEARLY_ALL))
-        return largest if self._measured[largest].made_here > OUTLIER * usual else None
+        unusual = OUTLIER * float(np.quantile(made, _NEARLY_ALL)) if made else 0.0
+        strange = [name for name in self._measured if self._measured[name].made_here > unusual]
+        makers = [
+            name for name, share in self._shares.items() if share > (OUTLIER_SHARE if name in strange else MAIN_SHARE)
+        ]
+        # in topological order: what is wrong in a node that reads nonsense is the fault of what made the nonsense
+        makers.sort(key=self._trace.names.index)
+        while len(makers) > 1 and self._before(makers[-1]) > GARBLED:
+            makers.pop()
+        return max(makers, key=self._shares.__getitem__, default=None)
+
+    def _before(self, name: str) -> float:
+        """The largest error in what a tensor is made from."""
+        sources = [self._measured[source] for source in self._trace.segments[name].sources if source in self._measured]
+        return max((source.relative_l2 for source in sources), default=0.0)
 
     def _weight(self, name: str) -> float:
         """How large an error is that was made here, is here, and is still there in what reads it.
@@ -298,36 +326,44 @@ class _Search:
         if not np.isfinite(error).all():
             return None
         given = {tensor: self._graph.compute([tensor], self._feed)[tensor] + error}
-        disturbed = {**self._graph.compute(self._graph.outputs.values(), self._feed, given, [tensor]), **given}
+        disturbed = {**self._graph.compute(self._ends.values(), self._feed, given, [tensor]), **given}
         along = square = 0.0
-        for output in self._names:
-            wanted = self._wanted[output].astype(np.float64)
-            real = self._shown[output] - wanted
+        for end, at in self._ends.items():
+            wanted = self._wanted[end].astype(np.float64)
+            real = self._shown[end] - wanted
             scale = float(np.sum(wanted**2))
-            if wanted.dtype.kind != "f" or not scale or not np.isfinite(real).all():
+            if not scale or not np.isfinite(real).all():
                 continue
-            along += float(np.sum((disturbed[self._graph.outputs[output]] - wanted) * real)) / scale
+            along += float(np.sum((disturbed[at] - wanted) * real)) / scale
             square += float(np.sum(real**2)) / scale
         return along / square if square and math.isfinite(along) else None
 
     def _cause(self, name: str) -> Cause:
-        measured, segment = self._measured[name], self._trace.segments[name]
-        if measured.non_finite:
-            assert self._engine.model is not None
-            tensors = self._engine.model.tensors
-            made = [output for node in segment.nodes for output in node.outputs if output in tensors]
-            return why_not_finite(self._trace, measured, [tensors[output].dtype for output in made])
-        return why_wrong(measured, segment, self._graph, self._feed)
+        measured, segment, model = self._measured[name], self._trace.segments[name], self._graph.tested
+        made = [output for node in segment.nodes for output in node.outputs if output in model.tensors]
+        dtypes = [model.tensors[output].dtype for output in made]
+        if measured.non_finite or measured.reference_non_finite:
+            return why_not_finite(self._trace, measured, dtypes)
+        cause = why_wrong(self._trace, measured, dtypes, self._graph)
+        return cause if cause.what else Cause(self._how_computed(segment))
+
+    def _how_computed(self, segment: Segment) -> str:
+        """The precision of the layer that computes a segment, for want of a better reason."""
+        try:
+            layer = self._engine.layer(segment.main.name)
+        except (KeyError, EngineError):
+            return ""
+        return f"is computed in {layer.precision} ({layer.kind})" if layer.precision else ""
 
     def _is_wrong(self) -> bool:
         """Whether the engine under test gives wrong outputs."""
-        tolerances = dict.fromkeys(self._wanted, self._trace.tolerance)
-        got = {name: self._outputs[name].astype(wanted.dtype) for name, wanted in self._wanted.items()}
-        return not compare(got, self._wanted, per_output=tolerances, equal_nan=True).ok
+        wanted = {name: self._wanted[name] for name in self._graph.outputs}
+        got = {name: self._outputs[name].astype(array.dtype) for name, array in wanted.items()}
+        return not compare(got, wanted, per_output=dict.fromkeys(wanted, self._trace.tolerance)).ok
 
     def _is_reproduced(self) -> bool:
         """Whether the engine that shows its values makes the same error in the outputs."""
-        for name in self._names:
+        for name in set(self._ends) & set(self._outputs):
             shown, got, wanted = self._shown[name], self._outputs[name], self._wanted[name]
             if not np.array_equal(np.isfinite(shown), np.isfinite(got)):
                 return False
@@ -350,6 +386,7 @@ class _Search:
             made_here=measured.made_here,
             max_abs=measured.max_abs,
             non_finite=measured.non_finite,
+            reference_non_finite=measured.reference_non_finite,
             is_wrong=measured.is_wrong,
             reaches_output=reaches_output,
             share=self._shares.get(name),
@@ -368,7 +405,10 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
     if culprit is None:
         return _spread(found)
     lines = []
-    if culprit.non_finite:
+    if culprit.reference_non_finite:
+        rule = "accuracy.reference-non-finite"
+        lines.append(f"the FP32 reference is not finite either: {culprit} {cause.what}")
+    elif culprit.non_finite:
         rule = "accuracy.first-non-finite"
         lines.append(f"{culprit} {cause.what}")
         lines.append(f"{culprit.non_finite} of {culprit.elements} elements of {culprit.tensor!r} are NaN or infinite")
@@ -376,9 +416,10 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
         rule = "accuracy.culprit"
         share = min(culprit.share or 0.0, 1.0)
         lines.append(
-            f"{culprit} makes {share:.0%} of the outputs' error: {culprit.made_here:.2g} of {culprit.tensor!r} "
-            f"(relative L2){_before(found, culprit)}"
+            f"{culprit} makes the outputs wrong: it adds a relative L2 error of {culprit.made_here:.2g} to "
+            f"{culprit.tensor!r}{_before(found, culprit)}"
         )
+        lines.append(f"this alone makes {share:.0%} of the outputs' error")
         if cause.what:
             lines.append(f"it {cause.what}")
     if found.first and found.tensors.index(found.first) < found.tensors.index(culprit):
@@ -402,7 +443,7 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
 
 def _before(found: Localisation, error: TensorError) -> str:
     before = [other.relative_l2 for other in found.tensors if other.tensor in error.sources]
-    return f", {max(before):.2g} in what it reads" if before else ""
+    return f"; what it reads has {max(before):.2g}" if before else ""
 
 
 def _spread(found: Localisation) -> Finding:
@@ -466,6 +507,6 @@ def _limits(found: Localisation, left_out: int) -> Iterator[Finding]:
         yield Finding(
             "advice",
             found.engine,
-            f"{left_out} tensors that the engine shows are none of its model's and were left out",
+            f"{counted(left_out, 'tensor')} that the engine shows could not be compared with one of the reference",
             "accuracy.left-out",
         )

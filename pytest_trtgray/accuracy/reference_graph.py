@@ -20,6 +20,7 @@ from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import TensorSpec
 from pytest_trtgray.engines.onnx_model import FLOATS, OnnxModel, OnnxNode, node_name, read_names
+from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 from pytest_trtgray.errors import ModelError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -67,6 +68,7 @@ class ReferenceGraph:
         tensor_of: this graph's tensor for tensors of the engine's model. Nodes are the same if they have one name
             and type, or else one output and type; other tensors are the same if they have one name.
         outputs: the same for the engine's outputs.
+        added: names of the nodes of the engine's model that the reference has not, casts and Q/DQ nodes apart.
 
     Raises:
         ModelError: the two models have no output in common.
@@ -78,6 +80,7 @@ class ReferenceGraph:
         reference = self._model = shadow.source
         merged = _Merged(reference, tested)
         self._roots = merged.roots
+        self.added = merged.added
         self._inputs = {spec.name for spec in reference.inputs}
         ends = [spec.name for spec in reference.outputs]
         self._nodes = _in_order(merged.nodes, set(reference.initializers), ends)
@@ -128,6 +131,20 @@ class ReferenceGraph:
         part = self._part(tensors, cut)
         found = self._run(part, feed, given)
         return {wanted: found[name] for wanted, name in part.shown.items()}
+
+    def floats(self, tensors: Iterable[str], feed: Arrays) -> set[str]:
+        """Those of some tensors that hold floating-point numbers.
+
+        ONNX's inference knows no types behind an operator that it does not know; there ONNX Runtime is asked.
+        """
+        specs = {name: self.spec(name) for name in tensors}
+        found = {name for name, spec in specs.items() if spec is not None and spec.dtype in FLOATS}
+        unknown = [name for name, spec in specs.items() if spec is None]
+        if unknown:
+            engine = self._open(self._part(unknown, ()).proto(self._model, feed))
+            found |= {name for name, dtype in engine.output_dtypes().items() if dtype in FLOATS}
+            engine.close()
+        return found
 
     def shapes(self, tensors: Iterable[str], feed: Arrays) -> dict[str, tuple[int, ...]]:
         """Shapes of tensors at a feed, without keeping their values."""
@@ -208,10 +225,13 @@ class ReferenceGraph:
         taken = {name: array.astype(self._dtype(name), copy=False) for name, array in (given or {}).items()}
         arrays = {**feed, **taken}
         proto = part.proto(self._model, arrays)
-        engine = self._shadow.open_part(self._model.edited(proto))
+        engine = self._open(proto)
         found = engine.run({value.name: arrays[value.name] for value in proto.graph.input})
         engine.close()
         return found
+
+    def _open(self, proto: Any) -> OnnxRuntimeEngine:
+        return self._shadow.open_part(self._model.edited(proto))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         """Of a floating-point tensor; also of one that passes another one on."""
@@ -278,6 +298,7 @@ class _Merged:
         """By tensor of the reference, the nodes that pass it on."""
         self.roots: dict[str, str] = {}
         """By output of such a node, the tensor that reaches it unchanged."""
+        self.added: set[str] = set()
         quantised: dict[str, str] = {}
         given = (*tested.initializers, *(spec.name for spec in tested.inputs))
         self.tensor_of = {name: name for name in given if name in own}
@@ -295,6 +316,7 @@ class _Merged:
                 self.tensor_of[node.outputs[0]] = self._pass_on(base, node.outputs[0])
             else:
                 self.tensor_of.update((name, name) for name in node.outputs if name in own)
+                self.added.add(node.name)
 
     @property
     def nodes(self) -> list[Any]:

@@ -138,13 +138,15 @@ class Trace:
         self._model = model
         self._graph = graph
         self._taps = taps
-        self._reference_feed = reference_feed
+        self.reference_feed = reference_feed
         self.tolerance = tolerance
         self._budget_bytes = budget_bytes
         self.passes = 0
         self.peak_bytes = 0
         known = {name for tap in taps.taps for name in tap.tensors if self._is_comparable(name)}
-        shapes = graph.shapes({graph.tensor_of[name] for name in known}, reference_feed)
+        floats = graph.floats({graph.tensor_of[name] for name in known}, reference_feed)
+        known = {name for name in known if graph.tensor_of[name] in floats}
+        shapes = graph.shapes(floats, reference_feed)
         self._shapes = {name: shapes[graph.tensor_of[name]] for name in known}
         taps.expect(
             {
@@ -170,8 +172,8 @@ class Trace:
         """All tensors in topological order, as many at a time as the budget holds."""
         for names in self._windows():
             got = self.values({*names, *self._sources(names)})
-            made = self._graph.compute(self._tensors(names), self._reference_feed, self._given(got), self._cut)
-            wanted = self._graph.compute(self._tensors(names), self._reference_feed)
+            made = self._graph.compute(self._tensors(names), self.reference_feed, self._given(got), self._cut)
+            wanted = self._graph.compute(self._tensors(names), self.reference_feed)
             measured = []
             for name in names:
                 tensor = self._shown[name].tensor
@@ -202,7 +204,7 @@ class Trace:
         """The difference that a tensor's segment made, element by element."""
         got = self.values({name, *self._sources([name])})
         tensor = self._shown[name].tensor
-        made = self._graph.compute([tensor], self._reference_feed, self._given(got), self._cut)[tensor]
+        made = self._graph.compute([tensor], self.reference_feed, self._given(got), self._cut)[tensor]
         with np.errstate(invalid="ignore", over="ignore"):
             difference: NDArray[Any] = got[name].astype(made.dtype) - made
         return difference
@@ -215,7 +217,7 @@ class Trace:
         """
         given = self._given(self.values(self._sources([name])))
         read = {tensor: magnitude_of(array) for tensor, array in given.items()}
-        inner = self._graph.magnitudes(self._shown[name].tensor, self._reference_feed, given, self._cut)
+        inner = self._graph.magnitudes(self._shown[name].tensor, self.reference_feed, given, self._cut)
         return {**read, **inner}
 
     def _is_comparable(self, name: str) -> bool:
@@ -296,7 +298,7 @@ class Trace:
             near = [tap for tap in taps if set(window) & set(tap.tensors)]
             self.passes += 1
             found = self._taps.read([tap.name for tap in near])
-            wanted = self._graph.compute([self._graph.tensor_of[name] for name in window], self._reference_feed)
+            wanted = self._graph.compute([self._graph.tensor_of[name] for name in window], self.reference_feed)
             for tap in near:
                 for name in set(window) & set(tap.tensors):
                     target = wanted[self._graph.tensor_of[name]]

@@ -90,6 +90,11 @@ class Engine(ABC):
     findings: tuple[Finding, ...] = ()
 
     @property
+    def rebuild_s(self) -> float:
+        """Seconds of the build that :meth:`taps` takes; infinite where nobody knows."""
+        return 0.0
+
+    @property
     @abstractmethod
     def layers(self) -> tuple[Layer, ...]:
         """The engine's fused layers in execution order.

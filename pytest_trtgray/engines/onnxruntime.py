@@ -40,6 +40,8 @@ Optimisation = Literal["all", "none"]
 _KERNEL_SUFFIX = "_kernel_time"
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TOKEN = re.compile(r"_token_\d+$")
+_ORT_TENSOR = re.compile(r"tensor\((\w+)\)")
+_ORT_FLOATS = {"float": "float32", "double": "float64"}
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _WARNING, _ERROR = 2, 3
 
@@ -234,6 +236,11 @@ class OnnxRuntimeEngine(Engine):
 
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
             yield taps_of(self, self.checked(feed), Path(folder))
+
+    def output_dtypes(self) -> dict[str, str]:
+        """What ONNX Runtime says of the outputs' types; outputs that are no tensors are left out."""
+        kinds = {output.name: _ORT_TENSOR.fullmatch(output.type) for output in self._session.get_outputs()}
+        return {name: _ORT_FLOATS.get(kind[1], kind[1]) for name, kind in kinds.items() if kind}
 
     def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
         """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""

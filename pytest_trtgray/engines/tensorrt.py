@@ -159,6 +159,11 @@ class TensorRTEngine(Engine):
             del context
 
     @property
+    def rebuild_s(self) -> float:
+        """What the build took; unknown of an engine file."""
+        return float(self._facts.get("build_s", "inf"))
+
+    @property
     def timing_method(self) -> Mapping[str, str]:
         """TensorRT's profiler for layers; CUDA events around the execution alone for the engine."""
         method = {"layers": "tensorrt-profiler", "engine": "cuda-events", "transfers": "no", "cuda_graph": "no"}

@@ -15,6 +15,7 @@ from pytest_trtgray.timing.grouping import module_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
+    from pytest_trtgray.accuracy.localise import Localisation
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.gate import Baseline, Verdict
@@ -69,6 +70,21 @@ def structure_details(snapshot: Snapshot) -> dict[str, Any]:
 def outputs_details(comparison: Comparison) -> dict[str, Any]:
     """Every output's errors."""
     return {"outputs": [_output_row(output) for output in comparison.outputs]}
+
+
+def localisation_details(found: Localisation) -> dict[str, Any]:
+    """The error of every tensor that could be compared, along the depth, and how the values were taken."""
+    rows = [{**vars(error), "nodes": list(error.nodes), "sources": list(error.sources)} for error in found.tensors]
+    return {
+        "tensors": rows,
+        "first": found.first.tensor if found.first else None,
+        "culprit": found.culprit.tensor if found.culprit else None,
+        "cause": found.cause,
+        "how": found.how,
+        "fusions": found.fusions,
+        "reproduced": found.reproduced,
+        "complete": found.complete,
+    }
 
 
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:

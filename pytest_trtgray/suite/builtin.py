@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.findings import listing
 from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
 from pytest_trtgray.logs.log import Log
+
+if TYPE_CHECKING:
+    from pytest_trtgray.accuracy.shadow import Shadow
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -38,11 +44,44 @@ def against(trt_engine: Engine, trt_against: Engine, trt_profiler: Profiler, trt
     trt_profiler.against(trt_engine, trt_against).check()
 
 
-def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
-    """Outputs agree with the FP32 reference."""
+def outputs(
+    trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer, request: pytest.FixtureRequest
+) -> None:
+    """Outputs agree with the FP32 reference; if they do not, the node that makes them wrong is named."""
     __tracebackhide__ = True
+    from pytest_trtgray.state import trt_session
+
     trt_engine.require_runnable()
-    trt_compare(trt_engine, trt_shadow.current).check()
+    comparison = trt_compare(trt_engine, trt_shadow.current)
+    limit_s = trt_session(request.config).settings.localise_s
+    if not comparison.ok and limit_s:
+        origin = describe_origin(trt_engine, trt_shadow.current, trt_compare, limit_s)
+        raise AssertionError(f"{comparison.message()}\n{origin}".rstrip())
+    comparison.check()
+
+
+def describe_origin(engine: Engine, shadow: Shadow, compare: Comparer, limit_s: float) -> str:
+    """Where wrong outputs come from, or why that is not said.
+
+    Args:
+        engine: whose outputs are wrong.
+        shadow: its reference.
+        compare: of the test.
+        limit_s: seconds that it may take.
+    """
+    if engine.rebuild_s > limit_s:
+        seconds = "an unknown time" if math.isinf(engine.rebuild_s) else f"{engine.rebuild_s:.0f} s"
+        return (
+            f"  not localised: it takes another build of the engine, {seconds}, and trt_localise allows {limit_s:g} s\n"
+            "  -> Call trt_compare.localise(engine, reference) in a test, or set trt_localise in the ini file."
+        )
+    try:
+        found = compare.localise(engine, shadow, time_limit_s=limit_s)
+    except TrtGrayError as error:
+        return f"  not localised: {error.thing}: {error.reason}"
+    except Exception as error:  # whatever goes wrong here, the verdict on the outputs stands
+        return f"  not localised: {error!r}"
+    return listing(found.findings)
 
 
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
