@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.calibrations import Calibrations, compare_calibrations
     from pytest_trtgray.accuracy.compare import Comparison, compare
     from pytest_trtgray.accuracy.fp16 import Fp16Ranges, fp16_ranges
+    from pytest_trtgray.accuracy.localise import Localisation, localise
     from pytest_trtgray.accuracy.quantisation import Quantisation, inspect_quantisation
     from pytest_trtgray.asserting import assert_outputs_close
     from pytest_trtgray.engines.base import Engine
@@ -43,6 +44,7 @@ _HOMES = {
     "Finding": "findings",
     "Fp16Ranges": "accuracy.fp16",
     "Layer": "engines.model",
+    "Localisation": "accuracy.localise",
     "Log": "logs.log",
     "LogReader": "instruments",
     "Profiler": "instruments",
@@ -55,6 +57,7 @@ _HOMES = {
     "compare_calibrations": "accuracy.calibrations",
     "fp16_ranges": "accuracy.fp16",
     "inspect_quantisation": "accuracy.quantisation",
+    "localise": "accuracy.localise",
     "make_feed": "feeds",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
@@ -71,6 +74,7 @@ __all__ = [
     "Finding",
     "Fp16Ranges",
     "Layer",
+    "Localisation",
     "Log",
     "LogReader",
     "Profiler",
@@ -84,6 +88,7 @@ __all__ = [
     "compare_calibrations",
     "fp16_ranges",
     "inspect_quantisation",
+    "localise",
     "make_feed",
     "profile_feeds",
     "profile_shapes",

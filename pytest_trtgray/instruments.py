@@ -14,6 +14,7 @@ from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
+    from pytest_trtgray.accuracy.localise import Localisation
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.engines.base import Engine, Feed
@@ -432,6 +433,76 @@ class Comparer:
         )
         return comparison
 
+    def localise(
+        self,
+        engine: Engine,
+        reference: Shadow | ShadowFactory | str | Path,
+        *,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        budget_bytes: int | None = None,
+        time_limit_s: float | None = None,
+    ) -> Localisation:
+        """Find the ONNX node that makes an engine's outputs wrong, from the values of the tensors inside.
+
+        Args:
+            engine: under test.
+            reference: an FP32 shadow, or the path of the model to make one of, looked for as by ``trt_build``.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            rtol: relative tolerance of every tensor; the ini options, then the default of the engine's precision.
+            atol: absolute tolerance.
+            budget_bytes: of values that are held at a time; more of them take more inferences.
+            time_limit_s: stop looking after so many seconds, and say so.
+
+        Returns:
+            errors by tensor, ``.first``, ``.culprit``; nothing fails before ``.check()``.
+
+        Raises:
+            EngineError: the engine shows no values, or its model is not known.
+            ModelError: the reference is the model of something else.
+        """
+        from pytest_trtgray.accuracy.localise import localise
+        from pytest_trtgray.accuracy.tolerance import make_tolerance, working_precision
+        from pytest_trtgray.engines.base import Engine
+        from pytest_trtgray.engines.intermediates import BUDGET_BYTES
+        from pytest_trtgray.reporting.details import localisation_details
+
+        if isinstance(reference, Engine):
+            raise TrtGrayError(
+                reference.info.name,
+                "is an engine, and errors are localised against the FP32 reference",
+                "Give trt_shadow, or the path of the FP32 model.",
+            )
+        if isinstance(reference, ShadowFactory):
+            reference = reference.current
+        elif isinstance(reference, str | Path):
+            reference = self._session.shadow_of(active().find_file(reference))
+        settings = self._session.settings
+        if rtol is None and atol is None:
+            rtol, atol = settings.rtol, settings.atol
+        found = localise(
+            engine,
+            reference,
+            feed if feed is not None else default_feed(self._item, engine, shapes),
+            tolerance=make_tolerance(rtol, atol, working_precision(engine)),
+            budget_bytes=budget_bytes or BUDGET_BYTES,
+            time_limit_s=time_limit_s,
+        )
+        outcome = "pass" if found.ok else "localised" if found.culprit else "spread"
+        self._session.report(
+            self._item,
+            "origin",
+            engine,
+            outcome,
+            found.summary,
+            found.findings,
+            details=lambda: localisation_details(found),
+        )
+        return found
+
 
 def _called(reference: Engine | Shadow | ShadowFactory) -> str:
     from pytest_trtgray.engines.base import Engine
@@ -618,6 +689,7 @@ def compare_on(
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
     """
     from pytest_trtgray.accuracy.compare import compare
+    from pytest_trtgray.accuracy.tolerance import working_precision
 
     return compare(
         engine.run(feed),
@@ -629,13 +701,6 @@ def compare_on(
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
         precision=working_precision(engine),
     )
-
-
-def working_precision(engine: Engine) -> str:
-    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-    precision = engine.precision or "float16"
-    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
-    return "tf32" if is_tensorrt and precision == "float32" else precision
 
 
 def _marked(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_trtgray.engines.base import Engine
+
 DEFAULT_RTOL: Mapping[str, float] = {
     "float64": 1e-4,
     "float32": 1e-4,
@@ -66,6 +68,13 @@ def default_tolerance(precision: str) -> Tolerance:
     """The default for an engine whose coarsest layer computes in ``precision``; see the module's text."""
     rtol = DEFAULT_RTOL.get(precision, DEFAULT_RTOL["float16"])
     return Tolerance(rtol, rtol, scaled=True)
+
+
+def working_precision(engine: Engine) -> str:
+    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
+    precision = engine.precision or "float16"
+    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
+    return "tf32" if is_tensorrt and precision == "float32" else precision
 
 
 def make_tolerance(rtol: float | None, atol: float | None, precision: str) -> Tolerance:

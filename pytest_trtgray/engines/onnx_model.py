@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ _ONNX_DTYPES: Mapping[int, str] = {
     23: "fp4",
 }
 
+_ONNX_NUMBERS = {name: number for number, name in _ONNX_DTYPES.items()}
 _FLOAT16 = 10
+FLOATS = ("float16", "float32", "float64", "bfloat16")
 _EXTERNAL = 1  # TensorProto.DataLocation
 _SMALL_BYTES = 1024
 """Constants up to here are values that shapes depend on; above are weights."""
@@ -237,6 +239,38 @@ class OnnxModel:
             if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
+
+
+def made_floats(model: OnnxModel) -> dict[str, None]:
+    """Tensors that the nodes of a model's main graph make, in order; without those known to hold no floats."""
+    made = (name for node in model.nodes for name in node.outputs if name)
+    return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
+
+
+def activations(model: OnnxModel) -> dict[str, None]:
+    """The tensors of :func:`made_floats` that depend on an input."""
+    constant = set(model.initializers)
+    for node in model.proto.graph.node:
+        if all(not name or name in constant for name in read_names(node)):
+            constant.update(node.output)
+    return dict.fromkeys(name for name in made_floats(model) if name not in constant)
+
+
+def with_outputs(model: OnnxModel, names: Iterable[str]) -> Any:
+    """A copy of a model's ModelProto that has these outputs besides its own, with their types where they are known."""
+    import onnx
+
+    copied = type(model.proto)()
+    copied.CopyFrom(model.proto)
+    have = {spec.name for spec in model.outputs}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            spec = model.tensors.get(name)
+            value = onnx.ValueInfoProto(name=name)
+            if spec is not None and spec.dtype in FLOATS:
+                value = onnx.helper.make_tensor_value_info(name, _ONNX_NUMBERS[spec.dtype], None)
+            copied.graph.output.append(value)
+    return copied
 
 
 def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:

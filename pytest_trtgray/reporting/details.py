@@ -15,6 +15,7 @@ from pytest_trtgray.timing.grouping import module_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
+    from pytest_trtgray.accuracy.localise import Localisation
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
@@ -107,6 +108,21 @@ def _tensor_row(tensor: QuantisedTensor) -> dict[str, Any]:
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def localisation_details(found: Localisation) -> dict[str, Any]:
+    """The error of every tensor that could be compared, along the depth, and how the values were taken."""
+    rows = [{**vars(error), "nodes": list(error.nodes), "sources": list(error.sources)} for error in found.tensors]
+    return {
+        "tensors": rows,
+        "first": found.first.tensor if found.first else None,
+        "culprit": found.culprit.tensor if found.culprit else None,
+        "cause": found.cause,
+        "how": found.how,
+        "fusions": found.fusions,
+        "reproduced": found.reproduced,
+        "complete": found.complete,
+    }
 
 
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.findings import listing
 from pytest_trtgray.instruments import (
     Comparer,
     LogReader,
@@ -19,6 +22,9 @@ from pytest_trtgray.instruments import (
     compare_on,
     default_feed,
 )
+
+if TYPE_CHECKING:
+    from pytest_trtgray.accuracy.shadow import Shadow
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -55,12 +61,18 @@ def outputs(
     trt_quantisation: QuantisationInspector,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Outputs agree with the FP32 reference; of a Q/DQ model, also how its scales fit."""
+    """Outputs agree with the FP32 reference, or the node that spoils them is named; how the scales of Q/DQ fit."""
     __tracebackhide__ = True
+    from pytest_trtgray.state import trt_session
+
     trt_engine.require_runnable()
     comparison = trt_compare(trt_engine, trt_shadow.current)
     if trt_engine.model is not None and trt_engine.model.is_quantised:
         _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
+    limit_s = trt_session(request.config).settings.localise_s
+    if not comparison.ok and limit_s:
+        origin = describe_origin(trt_engine, trt_shadow.current, trt_compare, limit_s)
+        raise AssertionError(f"{comparison.message()}\n{origin}".rstrip())
     comparison.check()
 
 
@@ -77,6 +89,30 @@ def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest
         inspect(engine, feeds, representative=False, time_limit_s=SCALES_BUDGET_S)
     except TrtGrayError as error:  # the outputs have their verdict; this is beside it
         trt_session(item.config).report(item, "scales", engine, "skipped", f"not inspected: {error.reason}")
+
+
+def describe_origin(engine: Engine, shadow: Shadow, compare: Comparer, limit_s: float) -> str:
+    """Where wrong outputs come from, or why that is not said.
+
+    Args:
+        engine: whose outputs are wrong.
+        shadow: its reference.
+        compare: of the test.
+        limit_s: seconds that it may take.
+    """
+    if engine.rebuild_s > limit_s:
+        seconds = "an unknown time" if math.isinf(engine.rebuild_s) else f"{engine.rebuild_s:.0f} s"
+        return (
+            f"  not localised: it takes another build of the engine, {seconds}, and trt_localise allows {limit_s:g} s\n"
+            "  -> Call trt_compare.localise(engine, reference) in a test, or set trt_localise in the ini file."
+        )
+    try:
+        found = compare.localise(engine, shadow, time_limit_s=limit_s)
+    except TrtGrayError as error:
+        return f"  not localised: {error.thing}: {error.reason}"
+    except Exception as error:  # whatever goes wrong here, the verdict on the outputs stands
+        return f"  not localised: {error!r}"
+    return listing(found.findings)
 
 
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
