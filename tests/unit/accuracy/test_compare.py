@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import ml_dtypes
@@ -11,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pytest_trtgray.accuracy.compare import Comparison, WorstElement, compare
+from pytest_trtgray.accuracy import chunks
+from pytest_trtgray.accuracy.compare import Comparison, compare
+from pytest_trtgray.accuracy.differences import MIN_INFORMATIVE
+from pytest_trtgray.accuracy.metrics import WorstElement
+from pytest_trtgray.accuracy.scan import WORST_SHOWN
 from pytest_trtgray.accuracy.tolerance import Tolerance
 
 NAN, INF = float("nan"), float("inf")
 Array = NDArray[Any]
-# the package has a function of this name as well
-module: Any = import_module("pytest_trtgray.accuracy.compare")
 
 
 def floats(*values: float, dtype: Any = np.float32) -> Array:
@@ -72,7 +73,7 @@ class TestAgainstNumpy:
         exact, right = got.astype(np.float64), wanted.astype(np.float64)
 
         assert output.max_abs == np.abs(exact - right).max()
-        assert output.rms_wanted == pytest.approx(np.sqrt(np.mean(right**2)))
+        assert output.metrics.rms_wanted == pytest.approx(np.sqrt(np.mean(right**2)))
         if right.any():
             assert output.relative_l2 == pytest.approx(np.linalg.norm(exact - right) / np.linalg.norm(right))
 
@@ -84,11 +85,11 @@ class TestAgainstNumpy:
         for rank, index in enumerate(sorted(wrong)):
             got[index] += 10.0**rank
         whole = single(got, wanted, rtol=1e-3, atol=0)
-        before, module.CHUNK_ELEMENTS = module.CHUNK_ELEMENTS, chunk
+        before, chunks.CHUNK_ELEMENTS = chunks.CHUNK_ELEMENTS, chunk
         try:
             parts = single(got, wanted, rtol=1e-3, atol=0)
         finally:
-            module.CHUNK_ELEMENTS = before
+            chunks.CHUNK_ELEMENTS = before
 
         assert parts.outputs[0].wrong == whole.outputs[0].wrong == len(wrong)
         assert parts.outputs[0].worst == whole.outputs[0].worst
@@ -97,9 +98,9 @@ class TestAgainstNumpy:
 
 
 class TestWorstElement:
-    @pytest.mark.parametrize("place", [0, module.CHUNK_ELEMENTS - 1, module.CHUNK_ELEMENTS, module.CHUNK_ELEMENTS + 6])
+    @pytest.mark.parametrize("place", [0, chunks.CHUNK_ELEMENTS - 1, chunks.CHUNK_ELEMENTS, chunks.CHUNK_ELEMENTS + 6])
     def test_its_index_across_the_border_of_a_chunk(self, place: int) -> None:
-        wanted = np.ones((1, module.CHUNK_ELEMENTS // 8 + 1, 8), np.float32)
+        wanted = np.ones((1, chunks.CHUNK_ELEMENTS // 8 + 1, 8), np.float32)
         got = wanted.copy()
         got.flat[place] = 7
         got.flat[5] = 1.5 if place != 5 else 7
@@ -122,7 +123,7 @@ class TestWorstElement:
         assert len(output.worst) == 3
 
     def test_nan_in_a_later_chunk_is_first_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "CHUNK_ELEMENTS", 2)
+        monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 2)
         (output,) = single(floats(1e30, 1, 1, NAN), floats(1, 1, 1, 1), rtol=1e-3, atol=0).outputs
 
         assert output.worst[0].index == (3,)
@@ -132,7 +133,7 @@ class TestWorstElement:
         (output,) = single(got, np.zeros(20, np.float32), rtol=0, atol=0.5).outputs
         errors = sorted((abs(float(value)) for value in got if abs(value) > 0.5), reverse=True)
 
-        assert [abs(element.got) for element in output.worst] == errors[: module.WORST_SHOWN]
+        assert [abs(element.got) for element in output.worst] == errors[: WORST_SHOWN]
 
     def test_of_a_scalar(self) -> None:
         found = single(np.float32(2), np.float32(1))
@@ -176,8 +177,10 @@ class TestNotFinite:
         (output,) = single(nothing, nothing).outputs
 
         assert (output.wrong, output.nan) == (12, 12)
-        assert np.isfinite(output.relative_l2)
-        assert output.max_abs == 0.0
+        assert output.relative_l2 == output.max_abs == INF
+        assert output.metrics is not None
+        assert output.metrics.compared == 0
+        assert output.metrics.relative_l2 is output.metrics.cosine is output.metrics.mean_abs is None
 
     def test_the_message_tells_how_many(self) -> None:
         message = single(floats(NAN, INF, 9, 1), floats(1, 1, 1, 1)).message()
@@ -195,7 +198,7 @@ class TestNotFinite:
         (output,) = single(floats(INF, 1, 1), floats(INF, 1, 1), equal_nan=True).outputs
 
         assert output.ok
-        assert output.rms_wanted == 1.0
+        assert output.metrics.rms_wanted == 1.0
 
     def test_every_number_of_a_small_float_that_has_no_infinity(self) -> None:
         values = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn)
@@ -413,7 +416,7 @@ class TestTolerance:
 
 class TestBlindReference:
     def test_a_constant_reference(self) -> None:
-        same = np.full(module.MIN_INFORMATIVE, 0.25, np.float32)
+        same = np.full(MIN_INFORMATIVE, 0.25, np.float32)
         found = single(same, same)
 
         assert found.ok
@@ -428,7 +431,7 @@ class TestBlindReference:
         assert "only two different values" in single(saturated, saturated).findings[0].what
 
     def test_not_for_few_elements_or_integers(self) -> None:
-        few = np.ones(module.MIN_INFORMATIVE - 1, np.float32)
+        few = np.ones(MIN_INFORMATIVE - 1, np.float32)
         integers = np.ones(50, np.int64)
 
         assert single(few, few).findings == ()
