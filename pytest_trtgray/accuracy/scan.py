@@ -240,8 +240,8 @@ class _Scanner:
     def add(self, start: int, raw_got: Array, raw_wanted: Array) -> None:
         """Add the chunk that begins at element ``start``."""
         working = self._pair.working
-        got, wanted = raw_got.astype(working, copy=False), raw_wanted.astype(working, copy=False)
         with np.errstate(all="ignore"):
+            got, wanted = raw_got.astype(working, copy=False), raw_wanted.astype(working, copy=False)
             if not self._add(_Chunk(start, raw_got, raw_wanted, got, wanted)):
                 self._add(self._mended(start, raw_got, raw_wanted))
 
@@ -271,8 +271,9 @@ class _Scanner:
         signed = _sum(error)
         np.abs(error, out=error)
         np.abs(chunk.wanted, out=magnitude)
-        top, peak = float(error.max()), float(magnitude.max())
-        if chunk.odd is None and not _is_tame(error.dtype, top, peak):
+        top = float(error.max())
+        sizes = top, float(magnitude.max()), max(float(chunk.got.max()), -float(chunk.got.min()))
+        if chunk.odd is None and not _is_tame(error.dtype, sizes):
             return False
         distance = _integer_distance(chunk.raw_got, chunk.raw_wanted) if pair.integers else None
         if distance is not None:
@@ -284,7 +285,7 @@ class _Scanner:
         totals.sum_abs += _sum(error)
         totals.abs_counts += _histogram(error, scratch)
         totals.abs_counts[0] -= skipped
-        self._add_norms(chunk, error, top, peak)
+        self._add_norms(chunk, error, sizes)
         self._add_range(chunk)
         self._judge(chunk, error, magnitude, distance, scratch)
         self._note_peak(totals.max_abs, chunk, error, top)
@@ -301,9 +302,9 @@ class _Scanner:
             self._scratches[dtype] = _Scratch(self._pair.chunk, dtype)
         return self._scratches[dtype]
 
-    def _add_norms(self, chunk: _Chunk, error: Array, top: float, peak: float) -> None:
-        """L2 norms of the chunk, and of each of its rows."""
-        scales = [_scale(size) for size in (top, peak, top + peak)]
+    def _add_norms(self, chunk: _Chunk, error: Array, sizes: tuple[float, float, float]) -> None:
+        """L2 norms of the chunk, and of each of its rows; ``sizes`` are the largest error, reference and output."""
+        scales = [_scale(size) for size in sizes]
         arrays = [
             array if scale == 1 else array * scale
             for array, scale in zip((error, chunk.wanted, chunk.got), scales, strict=True)
@@ -502,11 +503,11 @@ def stretch(size: int) -> int:
     return -(-size // AXIS_BINS)
 
 
-def _is_tame(dtype: np.dtype[Any], top: float, peak: float) -> bool:
-    """Whether everything is finite, and squares fit into the type."""
+def _is_tame(dtype: np.dtype[Any], sizes: tuple[float, ...]) -> bool:
+    """Whether everything is finite, and squares of the largest numbers fit into the type."""
     if dtype == _DOUBLE:
-        return math.isfinite(top) and math.isfinite(peak)
-    return all(size == 0 or _SMALL <= size <= _LARGE for size in (top, peak))
+        return all(map(math.isfinite, sizes))
+    return all(size == 0 or _SMALL <= size <= _LARGE for size in sizes)
 
 
 def _scale(size: float) -> float:

@@ -73,6 +73,7 @@ class TestAgainstNumpy:
         exact, right = got.astype(np.float64), wanted.astype(np.float64)
 
         assert output.max_abs == np.abs(exact - right).max()
+        assert output.metrics is not None
         assert output.metrics.rms_wanted == pytest.approx(np.sqrt(np.mean(right**2)))
         if right.any():
             assert output.relative_l2 == pytest.approx(np.linalg.norm(exact - right) / np.linalg.norm(right))
@@ -133,7 +134,7 @@ class TestWorstElement:
         (output,) = single(got, np.zeros(20, np.float32), rtol=0, atol=0.5).outputs
         errors = sorted((abs(float(value)) for value in got if abs(value) > 0.5), reverse=True)
 
-        assert [abs(element.got) for element in output.worst] == errors[: WORST_SHOWN]
+        assert [abs(element.got) for element in output.worst] == errors[:WORST_SHOWN]
 
     def test_of_a_scalar(self) -> None:
         found = single(np.float32(2), np.float32(1))
@@ -198,6 +199,7 @@ class TestNotFinite:
         (output,) = single(floats(INF, 1, 1), floats(INF, 1, 1), equal_nan=True).outputs
 
         assert output.ok
+        assert output.metrics is not None
         assert output.metrics.rms_wanted == 1.0
 
     def test_every_number_of_a_small_float_that_has_no_infinity(self) -> None:
