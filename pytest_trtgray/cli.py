@@ -7,8 +7,9 @@ import io
 import math
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.errors import TrtGrayError
@@ -146,7 +147,6 @@ def _baseline_list(arguments: argparse.Namespace) -> int:
 
 def _baseline_show(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.baselines.store import read_file
-    from pytest_trtgray.timing.gate import Baseline
 
     file = read_file(Path(arguments.file))
     print(f"test      {file.test}")
@@ -155,18 +155,35 @@ def _baseline_show(arguments: argparse.Namespace) -> int:
     for key, entry in sorted(file.entries.items()):
         print(f"\n{key}")
         try:
-            runs = Baseline.from_dict(entry).runs if "runs" in entry else ()
-            layers = len(entry["layers"])
+            lines = _entry_lines(entry)
         except (KeyError, TypeError, ValueError, AttributeError):
-            print("  cannot be read by this version")
-            continue
-        if not runs:
-            print(f"  {layers} layers")
-        for run in runs:
-            when = run.context.get("time_utc", "")
-            commit = run.context.get("commit", "")
-            print(f"  {when} {commit}  {math.exp(run.engine_log_us):10.1f} us, {run.sessions} sessions")
+            lines = ["cannot be read by this version"]
+        for line in lines:
+            print(f"  {line}")
     return OK
+
+
+def _entry_lines(entry: Mapping[str, Any]) -> list[str]:
+    """What a baseline entry holds, a line a run; raises what a damaged one makes it."""
+    from pytest_trtgray.timing.first_calls import FirstCallsBaseline
+    from pytest_trtgray.timing.gate import Baseline
+
+    if "calls" in entry:
+        return [
+            f"{_recorded(run.context)}  first calls {', '.join(f'{us:.1f}' for us in run.first_us)} us, "
+            f"context {run.creation_us:.1f} us"
+            for run in FirstCallsBaseline.from_dict(entry).runs
+        ]
+    if "runs" in entry:
+        return [
+            f"{_recorded(run.context)}  {math.exp(run.engine_log_us):10.1f} us, {run.sessions} sessions"
+            for run in Baseline.from_dict(entry).runs
+        ]
+    return [f"{len(entry['layers'])} layers"]
+
+
+def _recorded(context: Mapping[str, str]) -> str:
+    return f"{context.get('time_utc', '')} {context.get('commit', '')}"
 
 
 def _read(source: str, arguments: argparse.Namespace) -> list[Layer]:

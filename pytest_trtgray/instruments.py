@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from pytest_trtgray.findings import Finding
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.structure.snapshot import Snapshot
+    from pytest_trtgray.timing.first_calls import FirstCalls
     from pytest_trtgray.timing.profile import Profile
-    from pytest_trtgray.timing.session import FirstCall, Plan
+    from pytest_trtgray.timing.session import Plan
 
 Shapes = Mapping[str, tuple[int, ...]]
 RANDOM_CALIBRATION = 4
@@ -201,10 +203,8 @@ class Profiler:
             group_of=group_of,
         )
 
-    def first_calls(
-        self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True
-    ) -> tuple[FirstCall, ...]:
-        """What the first inference at each shape costs, against the next ones: the jitter of a shape switch.
+    def first_calls(self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True) -> FirstCalls:
+        """What a fresh context and the first inference at each shape cost: cold start and shape-switch jitter.
 
         Args:
             engine: runnable on this machine; the test is skipped where it is not.
@@ -212,15 +212,29 @@ class Profiler:
             kept_kernels: whether kernels compiled by an earlier process may be used; without them, the times are
                 those of a machine that has never seen the engine.
 
+        Returns:
+            a sequence of calls, one a shape; ``.check()`` compares with the baseline.
+
         Raises:
             ShapeError: a shape is outside the profile.
         """
+        from pytest_trtgray.baselines.identity import run_context
+        from pytest_trtgray.checks import BaselineCheck
         from pytest_trtgray.engines.base import TimingOptions
+        from pytest_trtgray.parallel import crowd
         from pytest_trtgray.timing.session import first_calls
 
         engine.require_runnable()
         feeds = [default_feed(self._item, engine, each) for each in shapes]
-        return first_calls(engine, feeds, TimingOptions(kept_kernels=kept_kernels))
+        options = TimingOptions(kept_kernels=kept_kernels)
+        crowded = crowd(self._item.config, engine.info.device)
+        measured = first_calls(engine, feeds, options, context=run_context(engine), disturbed=crowded)
+
+        def check(calls: FirstCalls) -> Any:
+            __tracebackhide__ = True
+            return BaselineCheck(self._session, self._item, engine).first_calls(calls, feeds, options)
+
+        return replace(measured, checker=check)
 
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
         """What the call says, else the marker, else the command line and the ini file."""
@@ -272,6 +286,7 @@ class Comparer:
             the comparison; nothing fails before ``.check()``.
         """
         from pytest_trtgray.findings import counted
+        from pytest_trtgray.reporting.details import outputs_details
 
         settings = self._session.settings
         if rtol is None and atol is None:
@@ -289,6 +304,7 @@ class Comparer:
             f"{counted(len(comparison.outputs), 'output')} against the reference, "
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
+            details=lambda: outputs_details(comparison),
             relative_l2=worst,
         )
         return comparison

@@ -12,6 +12,7 @@ import pytest
 from pytest_trtgray.errors import NotRunnableError, TrtGrayError
 from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.plugin import uses_fixtures
+from pytest_trtgray.reporting.results import DETAILS, details_key
 from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
@@ -122,6 +123,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         if session is not None:
             session.attach_properties(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Details travel with the report of a test, also from a worker of pytest-xdist."""
+    report = yield
+    if call.when == "call" and details_key in item.stash:
+        setattr(report, DETAILS, item.stash[details_key])
+        del item.stash[details_key]
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -65,6 +65,11 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
         """Whether any option asks for something; decides on the header line."""
         return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
 
+    @property
+    def wants_details(self) -> bool:
+        """Whether a report shows more than summaries."""
+        return self.json_path is not None
+
 
 def read_settings(config: pytest.Config) -> Settings:
     """Read and check all options and ini values.

@@ -67,7 +67,9 @@ def write_json(config: pytest.Config, path: Path) -> None:
         "pytest_trtgray": pytest_trtgray.__version__,
         "python": platform.python_version(),
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "checks": [{"test": result.nodeid, **result.check} for result in all_results(config)],
+        "checks": [
+            {"test": result.nodeid, **result.check, "details": result.details} for result in all_results(config)
+        ],
     }
     config.hook.pytest_trt_update_json(config=config, data=data)
     write_atomically(path, dump_json(data))

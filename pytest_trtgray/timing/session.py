@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from pytest_trtgray.engines.profiles import requested
 from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.exclusive import alone_on
+from pytest_trtgray.timing.first_calls import FirstCall, FirstCallRun, FirstCalls
 from pytest_trtgray.timing.gate import Run, Session
 
 WARMUP_MIN_RUNS = 3
@@ -74,21 +75,6 @@ class Overheads:
     def context(self) -> dict[str, str]:
         """What a baseline records beside a run, with units."""
         return {name: f"{value:.1f}" for name, value in vars(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class FirstCall:
-    """The first inference at a shape, against those that follow.
-
-    Attributes:
-        shapes: of the inputs.
-        first_us: from the new input to the result, by the host's clock: a shape switch may allocate and compile.
-        steady_us: the same, once the shape is known (median).
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    first_us: float
-    steady_us: float
 
 
 @dataclass(frozen=True)
@@ -197,31 +183,59 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
 
 
 def first_calls(
-    engine: Engine, feeds: Sequence[Feed], options: TimingOptions = DEFAULT_TIMING
-) -> tuple[FirstCall, ...]:
+    engine: Engine,
+    feeds: Sequence[Feed],
+    options: TimingOptions = DEFAULT_TIMING,
+    *,
+    context: Mapping[str, str] | None = None,
+    disturbed: str = "",
+) -> FirstCalls:
     """What a change of shape costs: each feed in turn, in one fresh context.
 
     Args:
         engine: runnable here.
         feeds: in the order in which the shapes change.
         options: ``kept_kernels=False`` for a machine that has never seen the engine.
+        context: recorded with the calls.
+        disturbed: why the machine is not to be trusted, if that is known beforehand.
 
     Raises:
         NotRunnableError: this machine cannot run the engine.
     """
     engine.require_runnable()
+    method = first_call_method(engine, options)
     if not feeds:
-        return ()
+        return FirstCalls((), FirstCallRun(0.0, (), ()), method)
+    device = engine.info.device
     found = []
-    with (
-        alone_on(engine.info.device),
-        engine.timing_context(feeds[0], profiled=False, options=options) as context,
-    ):
-        for feed in feeds:
-            first = _bind_and_run(context, feed)
-            steady = float(np.median([_bind_and_run(context, feed) for _ in range(WARMUP_BLOCK)]))
-            found.append(FirstCall(requested(engine.info.inputs, engine.checked(feed)), first, steady))
-    return tuple(found)
+    with alone_on(device) as waited_in_vain:
+        before = telemetry.read(device)
+        started = time.perf_counter()
+        with engine.timing_context(feeds[0], profiled=False, options=options) as switched:
+            creation_us = (time.perf_counter() - started) * 1e6
+            for feed in feeds:
+                first = _bind_and_run(switched, feed)
+                steady = float(np.median([_bind_and_run(switched, feed) for _ in range(WARMUP_BLOCK)]))
+                found.append(FirstCall(requested(engine.info.inputs, engine.checked(feed)), first, steady))
+            after = telemetry.read(device)  # while the context exists: this process is among those on the GPU
+    run = FirstCallRun(
+        creation_us=creation_us,
+        first_us=tuple(call.first_us for call in found),
+        steady_us=tuple(call.steady_us for call in found),
+        context={**(context or {}), **(after.context() if after else {})},
+        disturbed=disturbed or waited_in_vain or telemetry.first_disturbance((before, after)),
+    )
+    return FirstCalls(tuple(found), run, method)
+
+
+def first_call_method(engine: Engine, options: TimingOptions) -> dict[str, str]:
+    """What changes the times of first calls, and so belongs to the identity of their baseline.
+
+    They are taken by the host's clock, whatever times layers and engine.
+    """
+    unrelated = ("layers", "engine", "transfers")
+    how = {name: value for name, value in engine.timing_method.items() if name not in unrelated}
+    return {**how, "clock": "host", "kept_kernels": "yes" if options.kept_kernels else "no"}
 
 
 def _bind_and_run(context: TimingContext, feed: Feed) -> float:

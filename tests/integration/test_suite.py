@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests import models, planted
@@ -146,3 +148,22 @@ def test_a_symbolic_first_dimension_gets_a_profile_and_says_so(project: Project)
     project.mlp()
     result = project.run("--trt-engine=mlp.onnx", "-k", "outputs")
     result.stdout.fnmatch_lines(["*no shapes given; the first dimension gets 1 (min), 8 (opt), 32 (max)*"])
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist"])
+def test_details_go_to_the_json_report_only(project: Project, workers: list[str]) -> None:
+    """Every layer's row is in the report, also from a worker, and not in JUnit's properties."""
+    project.mlp(layers=3)
+    project.record("--trt-engine=mlp.onnx")
+    result = project.run("--trt-engine=mlp.onnx", "--trt-json=run.json", "--junitxml=junit.xml", *workers)
+
+    result.assert_outcomes(passed=5)
+    checks = {check["kind"]: check for check in json.loads((project.path / "run.json").read_text())["checks"]}
+    timing = checks["timing"]["details"]
+    assert [row["kind"] for row in timing["layers"]] == ["FusedGemm"] * 2 + ["Gemm"]
+    assert sum(row["share"] for row in timing["layers"]) == pytest.approx(1, abs=0.01)
+    assert [len(run["context"]) > 1 for run in timing["history"]] == [True]
+    assert timing["engine"]["change"] == checks["timing"]["change"]
+    assert [row["name"] for row in checks["outputs"]["details"]["outputs"]] == ["y"]
+    assert len(checks["structure"]["details"]["layers"]) == 3
+    assert "p_value" not in (project.path / "junit.xml").read_text()

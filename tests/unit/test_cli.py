@@ -13,6 +13,7 @@ import pytest
 from pytest_trtgray.baselines.engine_list import EngineList
 from pytest_trtgray.baselines.store import BaselineStore
 from pytest_trtgray.cli import DIFFERENT, OK, USAGE, main
+from pytest_trtgray.timing.first_calls import FirstCallRun, FirstCallsBaseline
 from pytest_trtgray.timing.gate import Baseline, Run, Session
 from tests import models, recordings
 
@@ -195,7 +196,9 @@ class TestBaseline:
         assert "structure\n  2 layers" in out
         assert out.count("2026-11-21T12:00:00Z 0123abcd       250.0 us, 2 sessions") == 2
 
-    @pytest.mark.parametrize("entry", [{"runs": [{}]}, {"runs": []}, {"something": 1}, {"layers": None}])
+    @pytest.mark.parametrize(
+        "entry", [{"runs": [{}]}, {"runs": []}, {"calls": [], "runs": []}, {"something": 1}, {"layers": None}]
+    )
     def test_show_of_an_entry_that_is_not_understood(
         self, store: BaselineStore, capsys: Captured, entry: dict[str, Any]
     ) -> None:
@@ -205,6 +208,16 @@ class TestBaseline:
 
         assert code in (OK, USAGE)
         assert "Traceback" not in err
+
+    def test_show_of_first_calls(self, store: BaselineStore, capsys: Captured) -> None:
+        made = FirstCallRun(812.5, (7100.0, 43_000.0), (210.0, 230.0), {"time_utc": "2026-11-21T12:00:00Z"})
+        entry = FirstCallsBaseline(["x:1x8", "x:32x8"], [made]).to_dict()
+        path = store.update(IDENTITY, "t.py::test", "net", lambda file: file.with_entry("first-calls x", entry))
+        code, out, _ = run(capsys, "baseline", "show", path)
+
+        assert code == OK
+        assert "first-calls x\n  2026-11-21T12:00:00Z   first calls 7100.0, 43000.0 us, context 812.5 us\n" in out
+        assert "first-calls (1 runs), structure, timing (2 runs)" in run(capsys, "baseline", "list")[1]
 
     def test_show_of_a_file_that_is_not_there(self, capsys: Captured) -> None:
         code, _, err = run(capsys, "baseline", "show", "none.json")
