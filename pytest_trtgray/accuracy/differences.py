@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.chunks import Pair
-from pytest_trtgray.accuracy.metrics import Metrics, Number, WorstElement
+from pytest_trtgray.accuracy.metrics import Metrics, Number, WorstElement, finite
 from pytest_trtgray.accuracy.scan import Totals, stretch
 from pytest_trtgray.accuracy.tolerance import Tolerance
 from pytest_trtgray.engines.dtypes import is_integer
@@ -66,7 +66,7 @@ def difference(
             "index": str(list(top.index)),
             "clusters": "; ".join(where),
             "reference": reference_name,
-            "relative_l2": _finite(metrics.relative_l2),
+            "relative_l2": finite(metrics.relative_l2),
             "cosine": metrics.cosine,
             "gain": metrics.gain,
         },
@@ -207,7 +207,3 @@ def _cause(metrics: Metrics) -> str:
         f"The output is the reference with {bias:+.4g} everywhere: look for a bias, a mean or a zero point "
         "that is missing or applied twice."
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

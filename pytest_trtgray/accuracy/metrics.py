@@ -184,7 +184,7 @@ class Metrics:
         return sum(self.ranks[:k]) / sum(self.ranks) if self.ranks else None
 
     def to_dict(self) -> Mapping[str, Number | str | None]:
-        """The scalars, fit for a table or JSON: infinite decibels become ``None``."""
+        """The scalars, fit for a table or JSON: what is infinite becomes ``None``."""
         numbers: dict[str, Number | str | None] = {
             "compared": self.compared,
             "max_abs": float(self.max_abs.error) if self.max_abs else None,
@@ -197,6 +197,7 @@ class Metrics:
             "rel_p50": self.rel_errors.quantile(0.5),
             "rel_p99": self.rel_errors.quantile(0.99),
             "l2": self.l2,
+            "rms_wanted": self.rms_wanted,
             "relative_l2": self.relative_l2,
             "cosine": self.cosine,
             "gain": self.gain,
@@ -208,10 +209,12 @@ class Metrics:
         }
         for k in (1, 5):
             numbers[f"top_{k}"] = self.top_k(k)
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in numbers.items()
-        }
+        return {name: finite(value) if isinstance(value, float) else value for name, value in numbers.items()}
+
+
+def finite(number: float | None) -> float | None:
+    """The number, unless it is infinite or none; JSON has no others."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _relative(element: WorstElement | None) -> float | None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_trtgray.accuracy.metrics import finite
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
 
@@ -114,17 +115,38 @@ def _judgement_row(judgement: Judgement) -> dict[str, Any]:
 
 
 def _output_row(output: OutputComparison) -> Mapping[str, Any]:
+    metrics = output.metrics
     return {
         "name": output.name,
         "elements": output.elements,
         "wrong": output.wrong,
         "non_finite": output.nan,
-        "max_abs": output.max_abs,
-        "rms_wanted": output.rms_wanted,
-        "relative_l2": output.relative_l2,
         "tolerance": str(output.tolerance),
+        "max_abs": None,
+        "rms_wanted": None,
+        "relative_l2": None,
+        **(metrics.to_dict() if metrics else {}),
+        "rows": [
+            {
+                "index": row.index,
+                "max_abs": finite(row.max_abs),
+                "relative_l2": finite(row.relative_l2),
+                "wrong": row.wrong,
+            }
+            for row in (metrics.rows if metrics else ())
+        ],
         "worst": [
-            {"index": list(worst.index), "got": worst.got, "wanted": worst.wanted, "allowed": worst.allowed}
+            {
+                "index": list(worst.index),
+                "got": _value(worst.got),
+                "wanted": _value(worst.wanted),
+                "allowed": finite(worst.allowed),
+            }
             for worst in output.worst
         ],
     }
+
+
+def _value(number: float) -> float | str:
+    """A value as it is; JSON has no NaN and no infinities."""
+    return number if math.isfinite(number) else repr(number)
