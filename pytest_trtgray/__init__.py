@@ -9,14 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.compare import Comparison, compare
+    from pytest_trtgray.accuracy.compare import Comparison, compare, compare_many
+    from pytest_trtgray.accuracy.metamorphic import (
+        check_batch_consistency,
+        check_determinism,
+        check_padding,
+        check_relations,
+        check_row_permutation,
+    )
+    from pytest_trtgray.accuracy.noise import noise_floor
+    from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.asserting import assert_outputs_close
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo, Layer
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
     from pytest_trtgray.fuzz import profile_feeds, profile_shapes
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.instruments import (
+        Comparer,
+        EngineFactory,
+        Metamorphic,
+        Profiler,
+        ShadowFactory,
+        StructureOf,
+    )
     from pytest_trtgray.logs.log import Log
 
 __version__ = "0.1.0"
@@ -31,12 +47,21 @@ _HOMES = {
     "Finding": "findings",
     "Layer": "engines.model",
     "Log": "logs.log",
+    "Metamorphic": "instruments",
     "Profiler": "instruments",
     "ShadowFactory": "instruments",
     "StructureOf": "instruments",
+    "Tolerance": "accuracy.tolerance",
     "assert_outputs_close": "asserting",
+    "check_batch_consistency": "accuracy.metamorphic",
+    "check_determinism": "accuracy.metamorphic",
+    "check_padding": "accuracy.metamorphic",
+    "check_relations": "accuracy.metamorphic",
+    "check_row_permutation": "accuracy.metamorphic",
     "compare": "accuracy.compare",
+    "compare_many": "accuracy.compare",
     "make_feed": "feeds",
+    "noise_floor": "accuracy.noise",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
 }
@@ -51,13 +76,22 @@ __all__ = [
     "Finding",
     "Layer",
     "Log",
+    "Metamorphic",
     "Profiler",
     "ShadowFactory",
     "StructureOf",
+    "Tolerance",
     "__version__",
     "assert_outputs_close",
+    "check_batch_consistency",
+    "check_determinism",
+    "check_padding",
+    "check_relations",
+    "check_row_permutation",
     "compare",
+    "compare_many",
     "make_feed",
+    "noise_floor",
     "profile_feeds",
     "profile_shapes",
 ]

@@ -15,7 +15,7 @@ from pytest_trtgray.state import trt_session
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.instruments import Comparer, EngineFactory, Metamorphic, Profiler, ShadowFactory, StructureOf
     from pytest_trtgray.logs.log import Log
 
 
@@ -83,6 +83,14 @@ def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     from pytest_trtgray.instruments import Comparer
 
     return Comparer(trt_session(request.config), request.node)
+
+
+@pytest.fixture
+def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
+    """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
+    from pytest_trtgray.instruments import Metamorphic
+
+    return Metamorphic(trt_session(request.config), request.node)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
+    from pytest_trtgray.accuracy.metamorphic import Relations
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
@@ -310,7 +311,7 @@ class Comparer:
             tolerance=tolerance,
             per_output=per_output,
             equal_nan=equal_nan,
-            precision=precision or working_precision(engine),
+            **({"precision": precision} if precision else {}),
             classifiers=classifiers,
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
@@ -326,6 +327,61 @@ class Comparer:
             relative_l2=finite(worst),
         )
         return comparison
+
+
+class Metamorphic:
+    """What the fixture ``trt_metamorphic`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        engine: Engine,
+        *,
+        reference: Engine | Shadow | ShadowFactory | None = None,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        tolerance: Tolerance | None = None,
+        rows: int = 4,
+        budget_s: float | None = None,
+    ) -> Relations:
+        """Check an engine against itself: determinism, batch consistency, row permutation, padding.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            reference: where this fails a check as well, the check makes no sense for the model and is left out;
+                ``trt_shadow`` is a good one. It is only run where the engine fails.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            tolerance: by default that of the engine's precision (:mod:`pytest_trtgray.accuracy.metamorphic`).
+            rows: of a batch that are run alone.
+            budget_s: seconds after which no further check is begun.
+
+        Returns:
+            what became of each check; nothing fails before ``.check()``.
+        """
+        from pytest_trtgray.accuracy.metamorphic import check_relations
+
+        used = feed if feed is not None else default_feed(self._item, engine, shapes)
+        relations = check_relations(
+            engine,
+            used,
+            rows=rows,
+            tolerance=tolerance,
+            reference=reference.current if isinstance(reference, ShadowFactory) else reference,
+            budget_s=budget_s,
+        )
+        self._session.report(
+            self._item,
+            "relations",
+            engine,
+            "pass" if relations.ok else "fail",
+            relations.summary(),
+            relations.findings,
+        )
+        return relations
 
 
 class StructureOf:
@@ -415,6 +471,7 @@ def compare_on(feed: Feed, engine: Engine, reference: Engine | Shadow | ShadowFa
         options: of :func:`~pytest_trtgray.accuracy.compare.compare`; the precision is the engine's by default.
     """
     from pytest_trtgray.accuracy.compare import compare
+    from pytest_trtgray.accuracy.tolerance import working_precision
 
     reference = reference.current if isinstance(reference, ShadowFactory) else reference
     return compare(
@@ -424,13 +481,6 @@ def compare_on(feed: Feed, engine: Engine, reference: Engine | Shadow | ShadowFa
         reference_name=repr(reference).strip("<>"),
         **{"precision": working_precision(engine), **options},
     )
-
-
-def working_precision(engine: Engine) -> str:
-    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-    precision = engine.precision or "float16"
-    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
-    return "tf32" if is_tensorrt and precision == "float32" else precision
 
 
 def _marked(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pytest_trtgray.accuracy.metrics import Metrics, Number, WorstElement, finit
 from pytest_trtgray.accuracy.scan import Totals, stretch
 from pytest_trtgray.accuracy.tolerance import Tolerance
 from pytest_trtgray.engines.dtypes import is_integer
-from pytest_trtgray.findings import Finding
+from pytest_trtgray.findings import Finding, counted
 
 MIN_INFORMATIVE = 8
 """Below this many elements, equal values are no sign of anything."""
@@ -21,6 +21,8 @@ CHANCE = 0.01
 """Wrong elements are said to cluster where scattered ones would do so less often than this."""
 WIDEST = 0.75
 """Part of an axis above which a stretch of it is no cluster."""
+MOST = 0.75
+"""Share of the wrong elements at one place that is told rather than the stretch that holds them all."""
 EXPLAINED = 0.9
 """Share of the squared error from which on one factor or offset is its explanation."""
 CLOSE = 4.0
@@ -128,17 +130,18 @@ def _along(counts: NDArray[np.int64], size: int, wrong: int) -> tuple[str, str, 
     hit = np.flatnonzero(counts)
     first, last = int(hit[0]), int(hit[-1])
     length = last - first + 1
+    top = int(counts.argmax())
+    share = counts[top] / wrong if width == 1 and wrong >= MIN_INFORMATIVE and counts[top] * bins >= 3 * wrong else 0.0
+    mostly = f"{math.floor(100 * share)} %", str(top), False
+    if length > 1 and share >= MOST:
+        return mostly
     if length <= WIDEST * bins and bins * (length / bins) ** wrong < CHANCE:
         low, high = first * width, min((last + 1) * width, size) - 1
         return ("all", f"{low} to {high}", True) if high > low else ("all", str(low), False)
     step = int(np.gcd.reduce(np.diff(hit))) if hit.size > 2 else 1
     if width == 1 and step > 1 and step * step ** -float(min(wrong, 1000)) < CHANCE:
         return "all", f"{first % step}, {first % step + step}, {first % step + 2 * step}, ...", True
-    top = int(counts.argmax())
-    share = counts[top] / wrong
-    if width == 1 and share >= 0.5 and share * bins >= 3 and wrong >= MIN_INFORMATIVE:
-        return f"{math.floor(share * 100)} %", str(top), False
-    return None
+    return mostly if share >= 0.5 else None
 
 
 def _element(element: WorstElement) -> str:
@@ -159,10 +162,10 @@ def _measured(metrics: Metrics) -> str:
     if median is not None and metrics.max_abs is not None:
         parts.append(f"absolute error: median {median:.3g}, largest {_shown(metrics.max_abs.error)}")
     if metrics.wrong_zeros:
-        parts.append(f"{metrics.wrong_zeros} elements should be 0")
+        parts.append(f"{counted(metrics.wrong_zeros, 'element')} should be 0")
     agreement = metrics.top_k()
-    if agreement is not None:
-        parts.append(f"the largest of a row is in the right place in {agreement:.3%} of {sum(metrics.ranks)} rows")
+    if agreement is not None and agreement < 1:
+        parts.append(f"the largest of a row is in its place in {100 * agreement:.4g} % of {sum(metrics.ranks)} rows")
     return "; ".join(parts) or "no element is finite on both sides"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
+from pytest_trtgray.instruments import Comparer, Metamorphic, Profiler, ShadowFactory, StructureOf, compare_on
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
@@ -18,6 +18,8 @@ FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
+RELATIONS_BUDGET_S = 10.0
+"""Eleven inferences at the optimal shapes, four of them of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -28,11 +30,16 @@ def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
     trt_profiler(trt_engine).check()
 
 
-def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
-    """Outputs agree with the FP32 reference."""
+def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer, trt_metamorphic: Metamorphic) -> None:
+    """Outputs agree with the FP32 reference, and with those of the same rows run again, alone or in another order."""
     __tracebackhide__ = True
     trt_engine.require_runnable()
-    trt_compare(trt_engine, trt_shadow.current).check()
+    shadow = trt_shadow.current
+    comparison = trt_compare(trt_engine, shadow)
+    relations = trt_metamorphic(trt_engine, reference=shadow, budget_s=RELATIONS_BUDGET_S)
+    failures = [found.message() for found in (comparison, relations) if not found.ok]
+    if failures:
+        raise AssertionError("\n".join(failures))
 
 
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
