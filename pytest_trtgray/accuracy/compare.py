@@ -241,10 +241,8 @@ def compare_many(actual: Iterable[Arrays], reference: Iterable[Arrays], **option
     ended = object()
     for got, wanted in itertools.zip_longest(actual, reference, fillvalue=ended):
         if got is ended or wanted is ended:
-            short, other = (
-                ("outputs under test end", "the reference") if got is ended else ("reference ends", "outputs")
-            )
-            what = f"the {short} after {len(runs)} runs, and {other} go on"
+            short = "outputs under test end" if got is ended else "reference ends"
+            what = f"the {short} after {counted(len(runs), 'run')}, the other side goes on"
             findings.append(Finding("error", "runs", what, "accuracy.run-count", remedy="Run both on the same inputs."))
             break
         comparison = compare(got, wanted, **options)  # type: ignore[arg-type]
