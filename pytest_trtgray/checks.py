@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
@@ -17,7 +18,7 @@ from pytest_trtgray.findings import Finding, counted, errors, failure_message, l
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.reporting.details import structure_details, timing_details
-from pytest_trtgray.structure.diff import describe
+from pytest_trtgray.structure.diff import describe, diff
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.anomalies import find_overhead_anomalies
 from pytest_trtgray.timing.first_calls import FirstCalls, FirstCallsBaseline
@@ -29,11 +30,15 @@ from pytest_trtgray.timing.session import Plan, first_calls, measure_sessions
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine, Feed, TimingOptions
     from pytest_trtgray.session import Details, TrtSession
+    from pytest_trtgray.timing.contest import Contest
     from pytest_trtgray.timing.profile import Profile
 
 Parsed = TypeVar("Parsed")
+AGAINST = "against"
 FIRST_CALLS = "first-calls"
 STRUCTURE = "structure"
+MAX_CHANGES = 3
+"""Structural changes that an A/B shows beside its times."""
 MAX_ANOMALIES = 3
 """Shown of a run's anomalies; ``trt_profiler(...).anomalies`` has all."""
 
@@ -103,6 +108,30 @@ class BaselineCheck:
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
         self._conclude_timing(profile, verdict, baseline, oddities)
         return verdict
+
+    def against(self, contest: Contest) -> None:
+        """Report an A/B; fail where the engine under test is slower.
+
+        Raises:
+            AssertionError: something is slower; names it.
+        """
+        __tracebackhide__ = True
+        verdict, engine = contest.verdict, contest.verdict.engine
+        self._conclude(
+            AGAINST,
+            verdict,
+            f"{_milliseconds(engine.before_us or math.nan)} -> {_milliseconds(engine.after_us or math.nan)}, "
+            f"{engine.change:+.1%} [{engine.low:+.1%}, {engine.high:+.1%}] against {contest.old.engine.name}, "
+            f"{counted(verdict.baseline_runs, 'pair')}",
+            lambda: _slower_message(self._engine, verdict),
+            _structural_changes(contest),
+            accept="",
+            details=lambda: {**timing_details(contest.new, verdict), "against": contest.old.engine.name},
+            total_us=contest.new.total_us,
+            change=engine.change,
+            low=engine.low,
+            high=engine.high,
+        )
 
     def first_calls(self, calls: FirstCalls, feeds: Sequence[Feed], options: TimingOptions) -> FirstCallsVerdict | None:
         """Compare first calls with their baseline, or record them.
@@ -268,6 +297,8 @@ class BaselineCheck:
         summary: str,
         message: Callable[[], str],
         oddities: Sequence[Finding] = (),
+        *,
+        accept: str | None = None,
         **numbers: Any,
     ) -> None:
         """Report a verdict on times; fail or skip as it and the settings say.
@@ -278,6 +309,7 @@ class BaselineCheck:
             summary: what was measured, and against what.
             message: of the failure, if it is slower.
             oddities: what else is to be shown.
+            accept: how an intended change is accepted; by default, the command that starts the baseline anew.
             numbers: for the JSON report.
         """
         __tracebackhide__ = True
@@ -290,8 +322,9 @@ class BaselineCheck:
             return
         what = kind.replace("-", " ")
         if verdict.outcome == "slower":
-            accept = f"If it is intended:  {record_command(self._item.config, self._item, anew=True)}"
-            raise AssertionError(f"{message()}\n  {accept}")
+            if accept is None:
+                accept = f"\n  If it is intended:  {record_command(self._item.config, self._item, anew=True)}"
+            raise AssertionError(f"{message()}{accept}")
         if verdict.outcome == "inconclusive" and self._settings.inconclusive == "skip":
             skip_test(f"{what} inconclusive: {verdict.reason}")
         if verdict.outcome == "inconclusive" and self._settings.inconclusive == "fail":
@@ -370,6 +403,16 @@ def _anomalies(profile: Profile, baseline: Baseline | None = None) -> tuple[Find
     if baseline is not None:
         found = (*find_overhead_anomalies(profile.run.context, [run.context for run in baseline.runs]), *found)
     return _summarised(found)
+
+
+def _structural_changes(contest: Contest) -> tuple[Finding, ...]:
+    """What the engine under test does otherwise: an explanation beside its times, no fault."""
+    old, new = ([timed.layer for timed in profile.layers] for profile in (contest.old, contest.new))
+    found = [replace(finding, severity="advice", remedy="") for finding in diff(old, new).findings]
+    if len(found) > MAX_CHANGES:
+        rest = f"{counted(len(found) - MAX_CHANGES + 1, 'more change')} of the structure: trtgray diff OLD NEW"
+        found[MAX_CHANGES - 1 :] = [Finding("advice", "engine", rest, "structure.more")]
+    return tuple(found)
 
 
 def _summarised(findings: Sequence[Finding]) -> tuple[Finding, ...]:

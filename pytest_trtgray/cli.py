@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     for command, action in ((listing, _baseline_list), (show, _baseline_show)):
         command.set_defaults(action=action)
     listing.add_argument("--dir", default="baselines", help="folder of baselines. Default: baselines")
+
+    report = commands.add_parser("report", help="an HTML report of what --trt-json has written")
+    report.add_argument("files", nargs="+", metavar="RUN.json", help="several are shown side by side")
+    report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
+    report.set_defaults(action=_report)
     return parser
 
 
@@ -74,6 +79,24 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--dir", default="baselines", help="folder of baselines, whose engines.sha256 lists the engines"
     )
     parser.add_argument("--allow-unlisted", action="store_true", help="load engine files that are not listed")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.reporting.document import read_document
+    from pytest_trtgray.reporting.html import render
+
+    paths = [Path(name) for name in arguments.files]
+    target = Path(arguments.output)
+    html = render([read_document(path) for path in paths], [path.name for path in paths])
+    try:
+        write_atomically(target, html.encode("utf-8"))
+    except OSError as error:
+        raise TrtGrayError(
+            target, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
+        ) from error
+    print(target)
+    return OK
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -41,6 +41,17 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def trt_against(pytestconfig: pytest.Config) -> Engine:
+    """The engine of ``--trt-against``, to measure ``trt_engine`` against: ``trt_profiler.against(...)``."""
+    session = trt_session(pytestconfig)
+    if session.settings.against is None:
+        from pytest_trtgray.outcomes import skip_test
+
+        skip_test("trt_against: no other engine given; run pytest --trt-engine=new.onnx --trt-against=old.onnx")
+    return session.engine_of(session.settings.against)
+
+
+@pytest.fixture(scope="session")
 def trt_build(pytestconfig: pytest.Config) -> EngineFactory:
     """Build an engine from an ONNX file, or load an engine file, once a run: ``trt_build("model.onnx")``."""
     from pytest_trtgray.instruments import EngineFactory

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from pytest_trtgray.findings import Finding
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.structure.snapshot import Snapshot
+    from pytest_trtgray.timing.contest import Contest
     from pytest_trtgray.timing.first_calls import FirstCalls
     from pytest_trtgray.timing.profile import Profile
-    from pytest_trtgray.timing.session import Plan
+    from pytest_trtgray.timing.session import Plan, SessionResult
 
 Shapes = Mapping[str, tuple[int, ...]]
 RANDOM_CALIBRATION = 4
@@ -238,6 +239,86 @@ class Profiler:
 
         return replace(measured, checker=check)
 
+    def against(
+        self,
+        engine: Engine,
+        other: Engine,
+        shapes: Shapes | None = None,
+        *,
+        feed: Feed | None = None,
+        pairs: int | None = None,
+        iterations: int | None = None,
+    ) -> Contest:
+        """Measure two engines in turn, pair by pair: an A/B that needs no baseline and survives a busy machine.
+
+        Args:
+            engine: under test; runnable on this machine, as is the other: the test is skipped where one is not.
+            other: that it is compared with.
+            shapes: of the inputs of both; as for a profile by default.
+            feed: the input of both; made from ``shapes`` with a fixed seed by default.
+            pairs: of sessions; 4 by default, and as many again before anything fails.
+            iterations: inferences a session; as many as are worth it by default.
+
+        Returns:
+            both profiles and the verdict; nothing fails before ``.check()``.
+
+        Raises:
+            ValueError: fewer than three pairs.
+        """
+        from pytest_trtgray.baselines.identity import run_context
+        from pytest_trtgray.checks import BaselineCheck
+        from pytest_trtgray.parallel import crowd
+        from pytest_trtgray.timing.contest import PAIRS, Contest
+        from pytest_trtgray.timing.gate import Run, compare
+        from pytest_trtgray.timing.session import measure_pairs
+
+        for each in (engine, other):
+            each.require_runnable()
+        used = feed if feed is not None else default_feed(self._item, engine, shapes)
+        marks = _marked(self._item, "trt_timing")
+        plan, settings = self._plan(marks, None, iterations), self._session.settings
+        crowded = crowd(self._item.config, engine.info.device)
+        context = run_context(engine)
+        measured: tuple[list[SessionResult], list[SessionResult]] = ([], [])
+
+        def measure() -> tuple[list[Run], list[Run]]:
+            both = measure_pairs(other, engine, used, plan, pairs or PAIRS, disturbed=crowded)
+            for kept, results in zip(measured, both, strict=True):
+                kept.extend(results)
+            old, new = ([Run([result.session], context) for result in results] for results in both)
+            return old, new
+
+        tolerance = marks.get("tolerance")
+        verdict = compare(
+            *measure(),
+            false_alarm_rate=settings.false_alarm_rate,
+            layer_tolerance=settings.layer_tolerance if tolerance is None else tolerance,
+            engine_tolerance=settings.engine_tolerance,
+            more=measure,
+        )
+        old, new = (
+            self._profile_of(each, used, plan, results, context)
+            for each, results in zip((other, engine), measured, strict=True)
+        )
+        return Contest(old, new, verdict, BaselineCheck(self._session, self._item, engine).against)
+
+    def _profile_of(
+        self, engine: Engine, feed: Feed, plan: Plan, results: Sequence[SessionResult], context: Mapping[str, str]
+    ) -> Profile:
+        from pytest_trtgray.engines.profiles import requested
+        from pytest_trtgray.timing.gate import Run
+        from pytest_trtgray.timing.profile import Profile, layer_times
+
+        run = Run([result.session for result in results], context)
+        return Profile(
+            engine=engine.info,
+            shapes=requested(engine.info.inputs, engine.checked(feed)),
+            run=run,
+            layers=layer_times(run, results[0].layers),
+            method={**engine.timing_method, **plan.method},
+            samples=tuple(result.samples for result in results),
+        )
+
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
         """What the call says, else the marker, else the command line and the ini file."""
         from pytest_trtgray.engines.base import TimingOptions
@@ -320,7 +401,7 @@ class Comparer:
             "outputs",
             engine,
             "pass" if comparison.ok else "differs",
-            f"{counted(len(comparison.outputs), 'output')} against the reference, "
+            f"{counted(len(comparison.outputs), 'output')} against {_called(reference)}, "
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
             details=lambda: outputs_details(comparison),
@@ -382,6 +463,12 @@ class Metamorphic:
             relations.findings,
         )
         return relations
+
+
+def _called(reference: Engine | Shadow | ShadowFactory) -> str:
+    from pytest_trtgray.engines.base import Engine
+
+    return reference.info.name if isinstance(reference, Engine) else "the reference"
 
 
 class StructureOf:

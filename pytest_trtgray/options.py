@@ -89,9 +89,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "--trt-against",
-        action=_NotYet,
-        metavar="PATH",
-        help="(Reserved) second engine, measured in turn with the first",
+        metavar="[NAME=]PATH",
+        help="A second engine (or model), measured in turn with each --trt-engine: an A/B that needs no baseline. The "
+        "built-in suite then has the test `against` in place of `layers` and `structure`",
     )
     for which in ("min", "opt", "max"):
         add(
@@ -167,9 +167,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
     add(
         "--trt-report",
-        action=_NotYet,
         metavar="FILE.html",
-        help="(Reserved) write a self-contained HTML report",
+        help="Write a report in one HTML file, readable offline: layers against the baseline, outputs, structure, log",
     )
     add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
     add(

@@ -154,8 +154,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _has_results(config: pytest.Config) -> bool:
-    """Whether any test used the plugin, or its JSON was asked for."""
-    return session_key in config.stash or settings_of(config).json_path is not None
+    """Whether any test used the plugin, or a report was asked for."""
+    return session_key in config.stash or settings_of(config).wants_details
 
 
 @contextlib.contextmanager

@@ -134,7 +134,11 @@ class Relations:
         broken = [relation.name for relation in self.relations if errors(relation.findings)]
         parts = [f"no {name}" for name in broken]
         parts += [f"{', '.join(held)} {'hold' if len(held) > 1 else 'holds'}"] if held else []
-        parts += [f"{item.name}: {item.inapplicable}" for item in self.relations if item.inapplicable]
+        reasons: dict[str, list[str]] = {}
+        for relation in self.relations:
+            if relation.inapplicable:
+                reasons.setdefault(relation.inapplicable, []).append(relation.name)
+        parts += [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
         return "; ".join(parts)
 
 

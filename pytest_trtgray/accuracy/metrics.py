@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,17 @@ class Histogram:
             return self.largest if exponent else 0.0
         middle = math.ldexp((1 << MANTISSA_BITS) + mantissa + 0.5, exponent - 127 - MANTISSA_BITS)
         return min(float(math.floor(middle)) if self.whole else middle, float(self.largest))
+
+    def between(self, edges: Sequence[float]) -> list[int]:
+        """How many errors lie from each edge to the next, the last one open; a bin counts where its middle lies.
+
+        Args:
+            edges: in ascending order, the first at most 0.
+        """
+        exponents, mantissas = np.divmod(np.arange(self.counts.size), 1 << MANTISSA_BITS)
+        middles = np.ldexp((1 << MANTISSA_BITS) + mantissas + 0.5, exponents - 127 - MANTISSA_BITS)
+        places = np.digitize(np.where(exponents == 0, 0.0, middles), edges) - 1
+        return [int(count) for count in np.bincount(places, self.counts, len(edges))]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ only where a report asks for them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_trtgray.accuracy.metrics import finite
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_trtgray.timing.gate import Baseline, Verdict
     from pytest_trtgray.timing.profile import Profile
     from pytest_trtgray.timing.verdict import Judgement
+
+DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
+"""Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
@@ -126,21 +129,14 @@ def _output_row(output: OutputComparison) -> Mapping[str, Any]:
         "rms_wanted": None,
         "relative_l2": None,
         **(metrics.to_dict() if metrics else {}),
-        "rows": [
-            {
-                "index": row.index,
-                "max_abs": finite(row.max_abs),
-                "relative_l2": finite(row.relative_l2),
-                "wrong": row.wrong,
-            }
-            for row in (metrics.rows if metrics else ())
-        ],
+        "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
+        "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
         "worst": [
             {
                 "index": list(worst.index),
                 "got": _value(worst.got),
                 "wanted": _value(worst.wanted),
-                "allowed": finite(worst.allowed),
+                "allowed": worst.allowed,
             }
             for worst in output.worst
         ],

@@ -24,7 +24,7 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("timing", "first-calls", "outputs", "relations", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "structure", "log", "shapes")
 _KIND_WIDTH = 10
 _MAX_ADVICE = 5
 

@@ -1,4 +1,4 @@
-"""Five tests for every ``--trt-engine``; ``-k NAME`` selects one kind."""
+"""Five tests for every ``--trt-engine``, four beside ``--trt-against``; ``-k NAME`` selects one kind."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pytest_trtgray.instruments import Comparer, Metamorphic, Profiler, ShadowFa
 from pytest_trtgray.logs.log import Log
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
+AGAINST_TESTS = ("against", "outputs", "log", "shapes")
+"""With ``--trt-against``: the other engine takes the place of the stored baselines."""
 FUZZ_EXAMPLES = 100
 FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 RELATIONS_BUDGET_S = 10.0
-"""Eleven inferences at the optimal shapes, four of them of one row; a slow model gets fewer checks."""
+"""Four inferences at the optimal shapes, three more with a mask, and four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -28,6 +30,14 @@ def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
     """Layers and the whole engine are as fast as in the baseline."""
     __tracebackhide__ = True
     trt_profiler(trt_engine).check()
+
+
+def against(trt_engine: Engine, trt_against: Engine, trt_profiler: Profiler, trt_compare: Comparer) -> None:
+    """Outputs agree with the other engine's, and neither a layer nor the whole engine is slower."""
+    __tracebackhide__ = True
+    trt_engine.require_runnable()
+    trt_compare(trt_engine, trt_against).check()
+    trt_profiler.against(trt_engine, trt_against).check()
 
 
 def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer, trt_metamorphic: Metamorphic) -> None:

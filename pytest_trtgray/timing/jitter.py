@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pytest_trtgray.findings import Finding, counted
-from pytest_trtgray.timing.explanation import INTENDED, RECORD_MORE, names
+from pytest_trtgray.timing.explanation import BASELINE, names
 from pytest_trtgray.timing.first_calls import FirstCallRun, FirstCallsBaseline, fastest
 from pytest_trtgray.timing.samples import us_text
 from pytest_trtgray.timing.spread import MIN_RUNS, holm
@@ -252,7 +252,7 @@ def _doubt_of(past: _Past, run: FirstCallRun) -> Doubt | None:
     if run.disturbed:
         return Doubt(run.disturbed, "Run it on a quiet machine.")
     if past.jobs < MIN_RUNS:
-        return Doubt(f"the baseline has {counted(past.jobs, 'job')}, a verdict needs {MIN_RUNS}", RECORD_MORE)
+        return Doubt(f"the baseline has {counted(past.jobs, 'job')}, a verdict needs {MIN_RUNS}", BASELINE.more)
     return None
 
 
@@ -314,7 +314,8 @@ class _Looks:
             )
         if not self._is_new[index]:
             return Doubt(
-                f"{what}, but {most} in one recorded job", f"Find out what was different in that job. {INTENDED}"
+                f"{what}, but {most} in one recorded job",
+                f"Find out what was different in that job. {BASELINE.intended}",
             )
         return Doubt(
             f"{what}, but the steady inferences took {math.exp(self._machine):.1f}x as long too",
@@ -323,7 +324,7 @@ class _Looks:
 
     def _blindness(self) -> Doubt:
         blind = [name for name, fine in zip(self._past.names, self._is_excluded, strict=True) if not fine]
-        return Doubt(f"the spread between jobs is too large for {names(blind)}", RECORD_MORE)
+        return Doubt(f"the spread between jobs is too large for {names(blind)}", BASELINE.more)
 
 
 def _worst(costs: Sequence[_Cost]) -> Outcome:
@@ -388,7 +389,9 @@ def _slower(judged: Judgement, remedy: str) -> Finding:
     is_context = judged.key == CONTEXT
     what = judged.key if is_context else f"the first call at {judged.key}"
     rule = "timing.context-slower" if is_context else "timing.first-call-slower"
-    return Finding("error", judged.key, f"{what}: {_times(judged)}", rule, _evidence(judged), f"{remedy} {INTENDED}")
+    return Finding(
+        "error", judged.key, f"{what}: {_times(judged)}", rule, _evidence(judged), f"{remedy} {BASELINE.intended}"
+    )
 
 
 def _times(judged: Judgement) -> str:

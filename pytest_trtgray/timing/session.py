@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -133,11 +133,33 @@ def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str =
     engine.require_runnable()
     with alone_on(engine.info.device) as waited_in_vain:
         why = disturbed or waited_in_vain
-        if plan.processes:
-            from pytest_trtgray.timing.processes import measure_in_process
+        return [_one_session(engine, feed, plan, why) for _ in range(plan.sessions)]
 
-            return [measure_in_process(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
-        return [measure_session(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
+
+def measure_pairs(
+    old: Engine, new: Engine, feed: Feed, plan: Plan, pairs: int, *, disturbed: str = ""
+) -> tuple[list[SessionResult], list[SessionResult]]:
+    """Sessions of two engines in turn, each pair in the other order: what drifts does not favour one of them.
+
+    Args:
+        old: one engine.
+        new: the other.
+        feed: the input of every inference of both.
+        plan: how much a session is; its number of sessions does not matter here.
+        pairs: of sessions.
+        disturbed: why the machine is not to be trusted, if that is known beforehand.
+
+    Returns:
+        the sessions of each engine, pair by pair.
+    """
+    one = replace(plan, sessions=1)
+    results: dict[int, list[SessionResult]] = {0: [], 1: []}
+    with alone_on(new.info.device) as waited_in_vain:
+        for pair in range(pairs):
+            for which in (0, 1) if pair % 2 == 0 else (1, 0):
+                why = disturbed or waited_in_vain
+                results[which].append(_one_session((old, new)[which], feed, one, why))
+    return results[0], results[1]
 
 
 def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "", family: int = 1) -> SessionResult:
@@ -180,6 +202,14 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
     upload, download = np.median(transfers, axis=0) if transfers else (None, None)
     overheads = Overheads(cold_start_us, _number(upload), _number(download))
     return SessionResult(session, layers, overheads, Samples(table, latency, layers))
+
+
+def _one_session(engine: Engine, feed: Feed, plan: Plan, disturbed: str) -> SessionResult:
+    if plan.processes:
+        from pytest_trtgray.timing.processes import measure_in_process
+
+        return measure_in_process(engine, feed, plan, disturbed=disturbed)
+    return measure_session(engine, feed, plan, disturbed=disturbed)
 
 
 def first_calls(

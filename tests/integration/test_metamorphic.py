@@ -153,3 +153,5 @@ def test_outputs_that_are_nan_go_into_the_report(project: Project) -> None:
     assert row["non_finite"] == row["wrong"] > 0
     assert row["max_ulp"] is not None
     assert len(row["rows"]) == 2
+    assert sum(row["histogram"]["counts"]) == 8 - row["non_finite"]
+    assert len(row["histogram"]["counts"]) == len(row["histogram"]["edges"])

@@ -12,6 +12,8 @@ from pytest_trtgray.settings import ActiveTest, EngineRequest, OptionError, Sett
 OPTIONS: dict[str, Any] = {
     "trt_engine": [],
     "trt_onnx": None,
+    "trt_against": None,
+    "trt_report": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],

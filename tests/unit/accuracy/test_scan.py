@@ -305,6 +305,12 @@ class TestMetrics:
         with pytest.raises(ValueError, match="a share between 0 and 1, not 99"):
             histogram.quantile(99)
 
+    def test_errors_by_decade(self) -> None:
+        errors = np.array([0, 1e-40, 3e-7, 4e-7, 2, 5, 70, np.float32(3e38)], np.float32)
+        _, metrics = measured(errors, np.zeros_like(errors))
+
+        assert metrics.abs_errors.between([0, 1e-7, 1e-6, 1, 10, 100]) == [2, 2, 0, 2, 1, 1]
+
     def test_long_arrays(self) -> None:
         """Over several chunks of the usual size, with a rest."""
         rng = np.random.Generator(np.random.PCG64(5))
