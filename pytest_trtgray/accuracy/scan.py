@@ -313,7 +313,7 @@ class _Scanner:
         rows = max(error.size // row, 1) if row else 1
         errors, wanteds, gots = (_dots(array, array, rows) for array in arrays)
         norms = [math.sqrt(sums.sum()) for sums in (errors, wanteds, gots)]
-        product = _dots(arrays[1], arrays[2], rows).sum()
+        product = float(_dots(arrays[1], arrays[2], rows).sum())
         cosine = product / (norms[1] * norms[2]) if norms[1] and norms[2] else 0.0
         totals = self.totals
         totals.add_norms(norms[0] / scales[0], norms[1] / scales[1], norms[2] / scales[2], cosine)

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pytest_trtgray.engines.base import Engine
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.base import Engine
 
 DEFAULT_RTOL: Mapping[str, float] = {
     "float64": 1e-4,

@@ -21,7 +21,7 @@ FUZZ_EXAMPLES_STATIC = 10
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 RELATIONS_BUDGET_S = 10.0
-"""Four inferences at the optimal shapes, three more with a mask, and four of one row; a slow model gets fewer checks."""
+"""Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
