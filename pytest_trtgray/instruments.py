@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from pytest_trtgray.settings import active
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
     from pytest_trtgray.accuracy.localise import Localisation
+    from pytest_trtgray.accuracy.metamorphic import Relations
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.shadow import Shadow
+    from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.findings import Finding
@@ -391,8 +393,11 @@ class Comparer:
         shapes: Shapes | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        tolerance: Tolerance | None = None,
         per_output: PerOutput | None = None,
         equal_nan: bool = False,
+        precision: str = "",
+        classifiers: Collection[str] | None = None,
     ) -> Comparison:
         """Run both on the same input and compare their outputs.
 
@@ -403,21 +408,35 @@ class Comparer:
             shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
             rtol: relative tolerance; the ini options, then the default of the engine's precision.
             atol: absolute tolerance.
-            per_output: tolerances of single outputs.
+            tolerance: instead of the two.
+            per_output: tolerances of single outputs; ``noise_floor`` measures them.
             equal_nan: accept NaN and infinities where both have the same.
+            precision: whose default tolerance applies; the engine's own by default.
+            classifiers: outputs whose last axis is one score a class, for ``metrics.top_k``; those of two axes by
+                default.
 
         Returns:
             the comparison; nothing fails before ``.check()``.
         """
+        from pytest_trtgray.accuracy.metrics import finite
         from pytest_trtgray.findings import counted
         from pytest_trtgray.reporting.details import outputs_details
 
         settings = self._session.settings
-        if rtol is None and atol is None:
+        if rtol is None and atol is None and tolerance is None and not precision:
             rtol, atol = settings.rtol, settings.atol
         used = feed if feed is not None else default_feed(self._item, engine, shapes)
         comparison = compare_on(
-            used, engine, reference, rtol=rtol, atol=atol, per_output=per_output, equal_nan=equal_nan
+            used,
+            engine,
+            reference,
+            rtol=rtol,
+            atol=atol,
+            tolerance=tolerance,
+            per_output=per_output,
+            equal_nan=equal_nan,
+            **({"precision": precision} if precision else {}),
+            classifiers=classifiers,
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
         self._session.report(
@@ -429,7 +448,7 @@ class Comparer:
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
             details=lambda: outputs_details(comparison),
-            relative_l2=worst,
+            relative_l2=finite(worst),
         )
         return comparison
 
@@ -502,6 +521,61 @@ class Comparer:
             details=lambda: localisation_details(found),
         )
         return found
+
+
+class Metamorphic:
+    """What the fixture ``trt_metamorphic`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        engine: Engine,
+        *,
+        reference: Engine | Shadow | ShadowFactory | None = None,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        tolerance: Tolerance | None = None,
+        rows: int = 4,
+        budget_s: float | None = None,
+    ) -> Relations:
+        """Check an engine against itself: determinism, batch consistency, row permutation, padding.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            reference: where this fails a check as well, the check makes no sense for the model and is left out;
+                ``trt_shadow`` is a good one. It is only run where the engine fails.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            tolerance: by default that of the engine's precision (:mod:`pytest_trtgray.accuracy.metamorphic`).
+            rows: of a batch that are run alone.
+            budget_s: seconds after which no further check is begun.
+
+        Returns:
+            what became of each check; nothing fails before ``.check()``.
+        """
+        from pytest_trtgray.accuracy.metamorphic import check_relations
+
+        used = feed if feed is not None else default_feed(self._item, engine, shapes)
+        relations = check_relations(
+            engine,
+            used,
+            rows=rows,
+            tolerance=tolerance,
+            reference=reference.current if isinstance(reference, ShadowFactory) else reference,
+            budget_s=budget_s,
+        )
+        self._session.report(
+            self._item,
+            "relations",
+            engine,
+            "pass" if relations.ok else "fail",
+            relations.summary(),
+            relations.findings,
+        )
+        return relations
 
 
 def _called(reference: Engine | Shadow | ShadowFactory) -> str:
@@ -674,32 +748,27 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
     return make_feed(engine.info.inputs, merged)
 
 
-def compare_on(
-    feed: Feed,
-    engine: Engine,
-    reference: Engine | Shadow | ShadowFactory,
-    *,
-    rtol: float | None,
-    atol: float | None,
-    per_output: PerOutput | None = None,
-    equal_nan: bool = False,
-) -> Comparison:
+def compare_on(feed: Feed, engine: Engine, reference: Engine | Shadow | ShadowFactory, **options: Any) -> Comparison:
     """Run an engine and its reference on one input and compare.
 
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
+
+    Args:
+        feed: the input.
+        engine: under test.
+        reference: what it is compared with.
+        options: of :func:`~pytest_trtgray.accuracy.compare.compare`; the precision is the engine's by default.
     """
     from pytest_trtgray.accuracy.compare import compare
     from pytest_trtgray.accuracy.tolerance import working_precision
 
+    reference = reference.current if isinstance(reference, ShadowFactory) else reference
     return compare(
         engine.run(feed),
         reference.run(feed),
-        rtol=rtol,
-        atol=atol,
-        per_output=per_output,
-        equal_nan=equal_nan,
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
-        precision=working_precision(engine),
+        reference_name=repr(reference).strip("<>"),
+        **{"precision": working_precision(engine), **options},
     )
 
 

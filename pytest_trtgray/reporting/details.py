@@ -6,6 +6,7 @@ only where a report asks for them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
+"""Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
@@ -168,17 +171,31 @@ def _judgement_row(judgement: Judgement) -> dict[str, Any]:
 
 
 def _output_row(output: OutputComparison) -> Mapping[str, Any]:
+    metrics = output.metrics
     return {
         "name": output.name,
         "elements": output.elements,
         "wrong": output.wrong,
         "non_finite": output.nan,
-        "max_abs": output.max_abs,
-        "rms_wanted": output.rms_wanted,
-        "relative_l2": output.relative_l2,
         "tolerance": str(output.tolerance),
+        "max_abs": None,
+        "rms_wanted": None,
+        "relative_l2": None,
+        **(metrics.to_dict() if metrics else {}),
+        "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
+        "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
         "worst": [
-            {"index": list(worst.index), "got": worst.got, "wanted": worst.wanted, "allowed": worst.allowed}
+            {
+                "index": list(worst.index),
+                "got": _value(worst.got),
+                "wanted": _value(worst.wanted),
+                "allowed": worst.allowed,
+            }
             for worst in output.worst
         ],
     }
+
+
+def _value(number: float) -> float | str:
+    """A value as it is; JSON has no NaN and no infinities."""
+    return number if math.isfinite(number) else repr(number)

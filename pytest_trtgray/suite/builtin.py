@@ -25,6 +25,7 @@ from pytest_trtgray.instruments import (
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
+from pytest_trtgray.instruments import Metamorphic
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -36,6 +37,8 @@ SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 SCALES_BUDGET_S = 20.0
 """A large model's scales are inspected as far as this goes."""
+RELATIONS_BUDGET_S = 10.0
+"""Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -58,22 +61,29 @@ def outputs(
     trt_engine: Engine,
     trt_shadow: ShadowFactory,
     trt_compare: Comparer,
+    trt_metamorphic: Metamorphic,
     trt_quantisation: QuantisationInspector,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Outputs agree with the FP32 reference, or the node that spoils them is named; how the scales of Q/DQ fit."""
+    """Outputs agree with the FP32 reference, and with those of the same rows run again, alone or in another order.
+
+    If they do not, the node that makes them wrong is named; of a Q/DQ model, how its scales fit.
+    """
     __tracebackhide__ = True
     from pytest_trtgray.state import trt_session
 
     trt_engine.require_runnable()
-    comparison = trt_compare(trt_engine, trt_shadow.current)
+    shadow = trt_shadow.current
+    comparison = trt_compare(trt_engine, shadow)
+    relations = trt_metamorphic(trt_engine, reference=shadow, budget_s=RELATIONS_BUDGET_S)
     if trt_engine.model is not None and trt_engine.model.is_quantised:
         _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
+    failures = [found.message() for found in (comparison, relations) if not found.ok]
     limit_s = trt_session(request.config).settings.localise_s
     if not comparison.ok and limit_s:
-        origin = describe_origin(trt_engine, trt_shadow.current, trt_compare, limit_s)
-        raise AssertionError(f"{comparison.message()}\n{origin}".rstrip())
-    comparison.check()
+        failures.insert(1, describe_origin(trt_engine, shadow, trt_compare, limit_s))
+    if failures:
+        raise AssertionError("\n".join(failures).rstrip())
 
 
 def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest.Item, *, explain: bool) -> None:
