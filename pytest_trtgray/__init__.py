@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.model import DeviceInfo, Layer
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
-    from pytest_trtgray.fuzz import profile_feeds, profile_shapes
+    from pytest_trtgray.fuzz import outside_profile_shapes, profile_feeds, profile_shapes
     from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
     from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.shape_switches import ShapeSwitches
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,9 @@ _HOMES = {
     "StructureOf": "instruments",
     "assert_outputs_close": "asserting",
     "compare": "accuracy.compare",
+    "ShapeSwitches": "shape_switches",
     "make_feed": "feeds",
+    "outside_profile_shapes": "fuzz",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
 }
@@ -53,11 +56,13 @@ __all__ = [
     "Log",
     "Profiler",
     "ShadowFactory",
+    "ShapeSwitches",
     "StructureOf",
     "__version__",
     "assert_outputs_close",
     "compare",
     "make_feed",
+    "outside_profile_shapes",
     "profile_feeds",
     "profile_shapes",
 ]

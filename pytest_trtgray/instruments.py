@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 RANDOM_CALIBRATION = 4
 """Seeded inputs for a calibration to which the test gives none."""
+
+
+class Reference(Protocol):
+    """Whatever knows the right answers: an FP32 shadow, another engine."""
+
+    def run(self, feed: Any) -> Mapping[str, Any]:
+        """One array an output, by name."""
 
 
 class EngineFactory:
@@ -386,7 +393,7 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
 def compare_on(
     feed: Feed,
     engine: Engine,
-    reference: Engine | Shadow | ShadowFactory,
+    reference: Reference,
     *,
     rtol: float | None,
     atol: float | None,
