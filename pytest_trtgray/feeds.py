@@ -221,11 +221,18 @@ def _mask(spec: TensorSpec, shape: tuple[int, ...], seed: int, padding: str) -> 
     seen = np.ones(shape, np.bool_)
     if padding != "none" and shape and seen.size:
         length, rows = shape[-1], shape[0] if len(shape) > 1 else 1
-        # by size, not by name: all masks of one batch of sequences hide the same
-        lengths = _stream(seed, f"{rows}x{length}").integers(1, length, rows, endpoint=True)
+        lengths = _lengths(rows, length, seed)
         columns = np.arange(length) if padding == "right" else np.arange(length)[::-1]
         seen &= columns < lengths.reshape(-1, *[1] * (len(shape) - 1))
     return np.asarray(np.where(seen, high, low)).astype(numpy_dtype(spec.dtype))
+
+
+def _lengths(rows: int, length: int, seed: int) -> NDArray[np.int64]:
+    """How much of each row is seen; with ``seed=0`` even steps, so that what needs padding shrinks to it."""
+    if seed == 0:
+        return np.maximum(length * np.arange(1, rows + 1) // (rows + 1), 1)
+    # by size, not by name: all masks of one batch of sequences hide the same
+    return _stream(seed, f"{rows}x{length}").integers(1, length, rows, endpoint=True)
 
 
 def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, values: str) -> NDArray[Any]:
@@ -262,7 +269,9 @@ def _floats(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, 
         return np.asarray(rng.uniform(*(spec.limits or _UNIT), shape)).astype(dtype)
     if values == "extremes":
         return np.where(rng.random(shape) < 0.5, *(spec.limits or _ENDS)).astype(dtype)
-    numbers: NDArray[Any] = np.zeros(shape) if values == "zeros" else np.asarray(rng.standard_normal(shape))
+    if values == "zeros":
+        return np.full(shape, min(max(0.0, low), high)).astype(dtype)
+    numbers: NDArray[Any] = np.asarray(rng.standard_normal(shape))
     if values == "large":
         numbers = numbers * LARGE
     if spec.limits is not None:
@@ -288,7 +297,7 @@ def _sampled(spec: TensorSpec, given: Any, shape: tuple[int, ...], seed: int) ->
     where = f"samples={{{spec.name!r}: …}}"
     arrays = [np.asarray(array) for array in (given if isinstance(given, (list, tuple)) else [given])]
     rng = _stream(seed, spec.name)
-    if spec.shape and all(array.ndim == len(shape) and array.shape[0] == spec.shape[0] for array in arrays):
+    if arrays and all(array.ndim and array.ndim == len(shape) and array.shape[0] == spec.shape[0] for array in arrays):
         # nothing to be repeated: the first dimension is no batch, or a fixed one
         rows = list(arrays[0 if seed == 0 or len(arrays) < 2 else rng.integers(len(arrays))])
         chosen = np.arange(len(rows))

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import format_shapes
+from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.instruments import Reference, compare_on
 from pytest_trtgray.shape_space import plan, shape_spaces
@@ -125,15 +126,24 @@ class ShapeSwitches(RuleBasedStateMachine):
         if not self._history:
             self.engine.renew()
         self._history.append(feed)
-        comparison = compare_on(feed, self.engine, self._reference, rtol=self._rtol, atol=self._atol)
+        problem = self._problem(feed)
         self.log.inferences += 1
-        if not comparison.ok:
+        if problem:
             self.log.failure = list(self._history)
-            self.log.message = describe_order(self._history, comparison.message())
+            self.log.message = describe_order(self._history, problem)
             feeds = ", ".join(dict.fromkeys(map(repr, self._history)))
             raise AssertionError(
                 f"{self.log.message}\n  -> To see it again: {type(self).__name__}.check(engine, feeds=[{feeds}])"
             )
+
+    def _problem(self, feed: Feed) -> str:
+        try:
+            comparison = compare_on(feed, self.engine, self._reference, rtol=self._rtol, atol=self._atol)
+        except NotRunnableError:
+            raise
+        except EngineError as error:
+            return error.message
+        return "" if comparison.ok else comparison.message()
 
 
 def _default_settings() -> hypothesis.settings:

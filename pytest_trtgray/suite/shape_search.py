@@ -18,13 +18,14 @@ from pytest_trtgray.feeds import PADDINGS, Feed, Shapes, has_masks, make_feed
 from pytest_trtgray.findings import Finding, counted
 from pytest_trtgray.fuzz import SEEDS, Drawing, Drawn, Planned, is_quantised, planned_rows, usual_values
 from pytest_trtgray.instruments import Reference, compare_on
+from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.shape_space import Dimension, outside, shape_spaces
 from pytest_trtgray.shape_switches import SWITCH_FEEDS, SWITCH_STEPS, ShapeSwitches, SwitchLog, switch_feeds
 
 EXAMPLES = 200
 """Inputs, where the model is fast enough for them."""
-EXAMPLES_STATIC = 20
-"""Inputs of a model with one shape only: there the values vary, the shape does not."""
+EXAMPLES_OF_FEW = 20
+"""Inputs of a model with few shapes, and two more for each of them: there the values vary more than the shapes."""
 PLANNED = 160
 BUDGET_S = 20.0
 """A slow model gets fewer inputs than a fast one; the bounds of every profile are always among them. What fails may
@@ -90,8 +91,7 @@ class ShapeSearch:
         self._budget_s = budget_s
         inputs = engine.info.inputs
         self._spaces = shape_spaces(inputs, engine.info.profiles)
-        is_static = sum(space.count for space in self._spaces) == 1
-        self._limit = min(examples, EXAMPLES_STATIC) if is_static else examples
+        self._limit = min(examples, EXAMPLES_OF_FEW + 2 * sum(space.count for space in self._spaces))
         usual = usual_values(inputs, saturates=is_quantised(engine))
         self._values = tuple(name for name in usual if name not in _NOT_FAIR)
         self._padding = PADDINGS if has_masks(inputs) else PADDINGS[:1]
@@ -102,7 +102,7 @@ class ShapeSearch:
         self._failure: tuple[Drawn, _Wrong] | None = None
         self._tried: dict[str, Shapes] = {}
         self._unfit = 0
-        self._left_out: set[str] = set()
+        self._is_short_of_time = False
         self._refused = 0
         self._switches = SwitchLog()
         self.examples = 0
@@ -126,7 +126,7 @@ class ShapeSearch:
         findings = [] if self._failure else self._check_refusals()
         if not self._failure:
             self._try_planned([row for row in planned if row not in ends])
-        if not self._failure and self.examples < self._limit:
+        if not self._failure and self.examples < self._limit and time.monotonic() < self._until:
             self._draw((), self._limit - self.examples)
         if self._failure:
             return self._difference(), *findings
@@ -144,7 +144,7 @@ class ShapeSearch:
             f"{self._refused} outside refused" if self._refused else "",
             f"{self._switches.inferences} in changing order" if self._switches.inferences else "",
             f"{counted(self._unfit, 'input')} that the model itself does not take" if self._unfit else "",
-            f"no time for {len(self._left_out)} more in {self._budget_s:g} s" if self._left_out else "",
+            f"no time for {self._limit - self.examples} more in {self._budget_s:g} s" if self._is_short_of_time else "",
         ]
         return ", ".join(filter(None, parts))
 
@@ -208,8 +208,7 @@ class ShapeSearch:
         key = repr(drawn)
         if key not in self._outcomes:
             if not must and not self._has_time_for(drawn.shapes):
-                if self._failure is None:
-                    self._left_out.add(key)
+                self._is_short_of_time |= self._failure is None
                 return
             self._outcomes[key] = self._judge(drawn)
         wrong = self._outcomes[key]
@@ -231,7 +230,7 @@ class ShapeSearch:
         started = time.monotonic()
         feed = self._feed(drawn)
         try:
-            wanted = self._reference.run(feed)
+            wanted = self._wanted(feed)
         except NotRunnableError:
             raise
         except EngineError:
@@ -248,6 +247,11 @@ class ShapeSearch:
         if wrong is None:
             self._right.append(drawn)
         return wrong
+
+    def _wanted(self, feed: Feed) -> Mapping[str, Any]:
+        """The right answers; what native code prints about a shape that it does not take is of no interest."""
+        with native_stderr():
+            return self._reference.run(feed)
 
     def _feed(self, drawn: Drawn) -> Feed:
         return make_feed(self._engine, drawn.shapes, drawn.seed, values=drawn.values, padding=drawn.padding)
@@ -269,7 +273,7 @@ class ShapeSearch:
         drawn, wrong = self._failure
         feed = self._feed(drawn)
         self._engine.renew()
-        if self._compared(feed, self._reference.run(feed)) is None:
+        if self._compared(feed, self._wanted(feed)) is None:
             return self._order_behind(feed, wrong)
         evidence: dict[str, int | str] = {
             "shapes": format_shapes(drawn.shapes),
@@ -357,7 +361,7 @@ class ShapeSearch:
         if not self._right or not self._refused:
             return []
         feed = self._feed(self._right[0])
-        wrong = self._compared(feed, self._reference.run(feed))
+        wrong = self._compared(feed, self._wanted(feed))
         if wrong is None:
             return []
         shapes = format_shapes(feed.shapes)
@@ -366,11 +370,21 @@ class ShapeSearch:
     def _check_switches(self, end: float) -> list[Finding]:
         """The ends of the profiles and shapes between, in changing order."""
         self._until = time.monotonic() + max(end - time.monotonic(), 0) / 4
-        feeds = [feed for feed in switch_feeds(self._engine) if self._has_time_for(feed.shapes)]
+        feeds = [feed for feed in switch_feeds(self._engine) if self._has_time_for(feed.shapes) and self._is_fit(feed)]
         if len(feeds) < 2:
             return []
         found = self._switch(feeds, end)
         return [found] if found else []
+
+    def _is_fit(self, feed: Feed) -> bool:
+        """Whether the model itself takes a feed."""
+        try:
+            self._wanted(feed)
+        except NotRunnableError:
+            raise
+        except EngineError:
+            return False
+        return True
 
     def _switch(self, feeds: Sequence[Feed], deadline: float) -> Finding | None:
         """Feeds in changing order, each time in a fresh context."""
