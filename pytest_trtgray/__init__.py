@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.model import DeviceInfo, Layer
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
-    from pytest_trtgray.fuzz import profile_feeds, profile_shapes
+    from pytest_trtgray.fuzz import outside_profile_shapes, profile_feeds, profile_shapes
     from pytest_trtgray.instruments import (
         Comparer,
         EngineFactory,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         StructureOf,
     )
     from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.shape_switches import ShapeSwitches
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,8 @@ _HOMES = {
     "compare_many": "accuracy.compare",
     "make_feed": "feeds",
     "noise_floor": "accuracy.noise",
+    "ShapeSwitches": "shape_switches",
+    "outside_profile_shapes": "fuzz",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
 }
@@ -101,6 +104,7 @@ __all__ = [
     "Quantisation",
     "QuantisationInspector",
     "ShadowFactory",
+    "ShapeSwitches",
     "StructureOf",
     "Tolerance",
     "__version__",
@@ -118,6 +122,7 @@ __all__ = [
     "localise",
     "make_feed",
     "noise_floor",
+    "outside_profile_shapes",
     "profile_feeds",
     "profile_shapes",
 ]

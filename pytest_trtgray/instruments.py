@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -35,6 +35,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 LOG_LEVELS: tuple[LogSeverity, ...] = ("warning", "info", "verbose")
 RANDOM_CALIBRATION = 4
 """Seeded inputs for a calibration to which the test gives none."""
+
+
+class Reference(Protocol):
+    """Whatever knows the right answers: an FP32 shadow, another engine."""
+
+    def run(self, feed: Any) -> Mapping[str, Any]:
+        """One array an output, by name."""
 
 
 class EngineFactory:
@@ -748,7 +755,7 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
     return make_feed(engine.info.inputs, merged)
 
 
-def compare_on(feed: Feed, engine: Engine, reference: Engine | Shadow | ShadowFactory, **options: Any) -> Comparison:
+def compare_on(feed: Feed, engine: Engine, reference: Reference, **options: Any) -> Comparison:
     """Run an engine and its reference on one input and compare.
 
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.

@@ -176,6 +176,9 @@ class Engine(ABC):
         on_device = as_device_array(value, name=name) if self.reads_device_arrays else None
         return to_numpy(name, value) if on_device is None else on_device
 
+    def renew(self) -> None:  # noqa: B027  (what holds no context has nothing to renew)
+        """Start over: the next :meth:`run` is the first one in a fresh execution context."""
+
     def require_runnable(self) -> None:
         """Raise NotRunnableError if this machine cannot run the engine."""
         if self.blocked:

@@ -74,6 +74,10 @@ SIZE_ARITHMETIC = frozenset(
      "Where")
 )  # fmt: skip
 """Operators that make sizes from sizes."""
+_PASSES_INDICES = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators whose output has no other numbers than their first input."""
 
 
 @dataclass(frozen=True)
@@ -211,21 +215,24 @@ class OnnxModel:
         return sum(_tensor_bytes(tensor) for tensor in self.proto.graph.initializer)
 
     def _limits(self, name: str) -> tuple[float, float] | None:
-        """Sensible values of an input, where the graph tells: indices stay below the table's length."""
+        """Sensible values of an input, where the graph tells: indices stay below the length of every table."""
         if "mask" in name.lower():
             return (1.0, 1.0)
         aliases = {name}
+        lengths = []
         for node in self.proto.graph.node:
-            if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten") and (
-                node.input and node.input[0] in aliases
-            ):
+            if node.op_type in _PASSES_INDICES and node.input and node.input[0] in aliases:
                 aliases.update(node.output)
             if node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in aliases:
-                table = self.initializers.get(node.input[0])
-                if table is not None and table.dims:
-                    axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
-                    return (0.0, float(table.dims[axis] - 1))
-        return None
+                axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
+                lengths += [dim for dim in self._table_shape(node.input[0])[axis:][:1] if isinstance(dim, int) and dim]
+        return (0.0, float(min(lengths) - 1)) if lengths else None
+
+    def _table_shape(self, name: str) -> tuple[Dim, ...]:
+        """The shape of a table of embeddings: a weight, or what is made of one (cast, dequantised)."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        return self.tensors[name].shape if name in self.tensors else ()
 
     def _is_shape(self, value: Any) -> bool:
         """Whether an input's values are sizes: a short list of integers that ends where a size is read."""

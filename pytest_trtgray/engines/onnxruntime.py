@@ -152,6 +152,11 @@ class OnnxRuntimeEngine(Engine):
             finally:
                 context.close()
 
+    def renew(self) -> None:
+        """Start over in a fresh session."""
+        with native_stderr():
+            self._session = self._open()
+
     def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names = [spec.name for spec in self.info.outputs]
         try:

@@ -236,14 +236,18 @@ class TensorRTEngine(Engine):
             raise EngineError(self.info.name, f"a debug tensor could not be read: {listener.failures[0]}")
         return listener.shown, outputs
 
-    def close(self) -> None:
-        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+    def renew(self) -> None:
+        """Start over in a fresh execution context; compiled kernels are kept."""
         if self._execution is not None:
             self._execution.close()
+            self._execution = None
+
+    def close(self) -> None:
+        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+        self.renew()
         if self._kernels is not None:
             self._kernels.save()
         # what was made last goes first
-        self._execution = None
         self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
@@ -301,9 +305,8 @@ class TensorRTEngine(Engine):
 
     def _make_way(self) -> None:
         """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
-        if self._execution is not None and not shares_profiles(self.flavour):
-            self._execution.close()
-            self._execution = None
+        if not shares_profiles(self.flavour):
+            self.renew()
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:
