@@ -7,6 +7,7 @@ the same run as TensorRT gave them to a logger of Python: the truth about where 
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
@@ -49,10 +50,11 @@ def pairs(corpus: Path) -> Iterator[Pair]:
     """All logs below a folder that have facts."""
     for log in sorted([*corpus.rglob("*.log"), *corpus.rglob("*.log.gz")]):
         stem = log.name.removesuffix(".gz").removesuffix(".log")
-        sidecar, messages = log.with_name(f"{stem}.json"), log.with_name(f"{stem}.messages.jsonl")
+        sidecar = log.with_name(f"{stem}.json")
+        messages = [log.with_name(f"{stem}.messages.jsonl{end}") for end in ("", ".gz")]
         if sidecar.exists():
             about = json.loads(sidecar.read_text("utf-8"))
-            yield Pair(log, about.get("expected", []), messages if messages.exists() else None, about)
+            yield Pair(log, about.get("expected", []), next(filter(Path.exists, messages), None), about)
 
 
 def missing(pair: Pair, log: Log | None = None) -> list[dict[str, Any]]:
@@ -96,7 +98,8 @@ def _alike(wanted: Any, have: Any) -> bool:
 def boundaries(pair: Pair) -> tuple[int, int]:
     """How many messages of the truth are found whole, and how many there are."""
     assert pair.messages is not None
-    lines = pair.messages.read_text("utf-8").splitlines()
-    truth = Counter(_DURATION.sub("#", json.loads(line)["msg"]) for line in lines)
+    stored = pair.messages.read_bytes()
+    lines = gzip.decompress(stored) if pair.messages.suffix == ".gz" else stored
+    truth = Counter(_DURATION.sub("#", json.loads(line)["msg"]) for line in lines.splitlines())
     mine = Counter(_DURATION.sub("#", record.message) for record in read_records(pair.log))
     return sum(truth.values()) - sum((truth - mine).values()), sum(truth.values())
