@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "trt_require_gpu": False,
     "trt_json": None,
     "trt_log_level": "info",
+    "trt_no_redaction": False,
 }
 INI: dict[str, Any] = {
     "trt_baseline_dir": "baselines",
