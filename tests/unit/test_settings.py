@@ -48,6 +48,7 @@ INI: dict[str, Any] = {
     "trt_tactic_sources": [],
     "trt_identity": [],
     "trt_rules": [],
+    "trt_redact": [],
 }
 
 
