@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
     from pytest_trtgray.fuzz import profile_feeds, profile_shapes
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.instruments import Comparer, EngineFactory, LogReader, Profiler, ShadowFactory, StructureOf
     from pytest_trtgray.logs.log import Log
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ _HOMES = {
     "Finding": "findings",
     "Layer": "engines.model",
     "Log": "logs.log",
+    "LogReader": "instruments",
     "Profiler": "instruments",
     "ShadowFactory": "instruments",
     "StructureOf": "instruments",
@@ -51,6 +52,7 @@ __all__ = [
     "Finding",
     "Layer",
     "Log",
+    "LogReader",
     "Profiler",
     "ShadowFactory",
     "StructureOf",

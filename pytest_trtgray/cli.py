@@ -6,7 +6,6 @@ import argparse
 import io
 import json
 import math
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ OK, DIFFERENT, USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 fine, 1 differences found, 2 unusable input."""
+    """Run the command; returns the exit code: 0 fine, 1 differences or faults found, 2 unusable input."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # layer names need not be UTF-8
     parser = _parser()
@@ -38,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trtgray", description="Look at TensorRT engines and baselines.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor = commands.add_parser("doctor", help="what this machine has, what does not go together, and the way out")
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.add_argument("--no-redaction", action="store_true", help="leave user names, folders and hosts as they are")
     doctor.set_defaults(action=_doctor)
 
     layers = commands.add_parser("layers", help="the fused layers of an engine, model, or layer listing")
@@ -108,29 +109,22 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
+    from pytest_trtgray.doctor.checkup import examine
+    from pytest_trtgray.doctor.incompatibilities import findings_of
+    from pytest_trtgray.doctor.rendering import lines_of
+    from pytest_trtgray.findings import errors
+    from pytest_trtgray.logs import redaction
 
-    from pytest_trtgray.engines.device import find_cpu, find_gpu, no_gpu_reason
-
-    gpu, cpu = find_gpu(), find_cpu()
-    print(f"python        {platform.python_version()} on {platform.platform()}")
-    print(f"cpu           {cpu.name}, {cpu.details['cores']} cores")
-    print(f"gpu           {f'{gpu.name} ({gpu.sm})' if gpu else no_gpu_reason()}")
-    packages = {
-        "pytest-trtgray": "",
-        "onnxruntime": "runs models on the CPU: pip install 'pytest-trtgray[cpu]'",
-        "onnxruntime-gpu": "runs models on the GPU: pip install 'pytest-trtgray[gpu]'",
-        "tensorrt": "builds and runs engines on a GPU: pip install 'pytest-trtgray[tensorrt]'",
-        "tensorrt-rtx-cu13": "builds engines anywhere: pip install 'pytest-trtgray[rtx]'",
-        "polygraphy": "",
-        "pycuda": "times engines on a GPU: pip install 'pytest-trtgray[gpu]'",
-    }
-    for package, use in packages.items():
-        try:
-            print(f"{package:<18}{version(package)}")
-        except PackageNotFoundError:
-            print(f"{package:<18}not installed ({use})")
-    return OK
+    facts = examine()
+    findings = findings_of(facts)
+    redact = redaction.Redactor(enabled=False) if arguments.no_redaction else redaction.current()
+    if arguments.json:
+        data = {"format": "trtgray-doctor", "schema": 1, "facts": facts.to_dict()}
+        data["findings"] = [finding.to_dict() for finding in findings]
+        print(json.dumps(redact.data(data), indent=2))
+    else:
+        print("\n".join(map(redact, lines_of(facts, findings))))
+    return DIFFERENT if errors(findings) else OK
 
 
 def _layers(arguments: argparse.Namespace) -> int:

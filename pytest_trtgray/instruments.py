@@ -132,7 +132,8 @@ class LogReader:
         """
         from pytest_trtgray.logs.log import Log
 
-        return Log(self._session.log_of(engine, _log_level(level)) if level else engine.records)
+        records = self._session.log_of(engine, _log_level(level)) if level else engine.records
+        return Log.of(records, self._session.rules)
 
 
 class ShadowFactory:

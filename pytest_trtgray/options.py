@@ -184,6 +184,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="Write a report in one HTML file, readable offline: layers against the baseline, outputs, structure, log",
     )
     add(
+        "--trt-summary",
+        metavar="FILE.md",
+        help="Append a summary in Markdown; in GitHub Actions: --trt-summary=$GITHUB_STEP_SUMMARY",
+    )
+    add(
         "--trt-json",
         metavar="FILE",
         help="Write all verdicts and findings as JSON, and what the runtimes said beside it as JSON Lines",

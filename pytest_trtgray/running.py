@@ -111,8 +111,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Put the log of a test on the report of its last phase before the teardown."""
+    """Details and the log of a test travel with its report, also from a worker of pytest-xdist."""
     report = yield
+    if call.when == "call" and details_key in item.stash:
+        setattr(report, DETAILS, item.stash[details_key])
+        del item.stash[details_key]
     if call.when == "call" or (call.when == "setup" and not report.passed):
         said = item.stash.get(said_key, ())
         if said:
@@ -156,16 +159,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         if session is not None:
             session.attach_properties(item)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Details travel with the report of a test, also from a worker of pytest-xdist."""
-    report = yield
-    if call.when == "call" and details_key in item.stash:
-        setattr(report, DETAILS, item.stash[details_key])
-        del item.stash[details_key]
-    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -47,6 +47,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     require_gpu: bool
     json_path: Path | None
     report_path: Path | None
+    summary_path: Path | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -76,7 +77,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return self.json_path is not None or self.report_path is not None
+        return any((self.json_path, self.report_path, self.summary_path))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -111,6 +112,7 @@ def read_settings(config: pytest.Config) -> Settings:
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
         report_path=here / option("trt_report") if option("trt_report") else None,
+        summary_path=here / option("trt_summary") if option("trt_summary") else None,
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),

@@ -41,6 +41,7 @@ from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose
 from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import packed
@@ -120,7 +121,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
             + redaction.current()(first_cause(records, "no reason given")),
-            "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            _remedy(records),
         )
     memory = memory_from_log(record.message for record in records)
     facts = {
@@ -133,6 +134,13 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         _keep_all(records, request.log_file)
         facts["files"] = [request.log_file.name]
     return engine, facts
+
+
+def _remedy(records: Sequence[Record]) -> str:
+    """What to do about a failed build, as far as a rule knows."""
+    diagnosis = diagnose(records)
+    told = "What else was said stands below the failure of a test, and beside --trt-json."
+    return told if diagnosis.code in (OK, UNDIAGNOSED) else f"{diagnosis.code}: {diagnosis.remedy}\n  {told}"
 
 
 def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Sequence[Record]]:
@@ -150,14 +158,15 @@ def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Seq
         try:
             return _build(backend, model, request, interrupt), records
         except _BuildStopped as error:
-            SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
+            if str(error):
+                SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
         except backend.error:
             pass  # Polygraphy has logged it
         return None, records
 
 
 class _BuildStopped(Exception):
-    """A build that cannot go on."""
+    """A build that cannot go on; says why where TensorRT does not."""
 
 
 def primary_context(device_index: int) -> AbstractContextManager[Any]:
@@ -274,8 +283,10 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     else:
         is_parsed = parser.parse_from_file(str(model.path))
     say_parser_errors(flavour, parser)
-    if not is_parsed or parser.num_errors:
-        raise _BuildStopped("the parser does not take the model")
+    if parser.num_errors:
+        raise _BuildStopped
+    if not is_parsed:
+        raise _BuildStopped("the parser refuses the model without saying why")
     if network.num_layers == 0:
         raise _BuildStopped("the parser found no layers")
     return builder, network, parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -35,12 +36,13 @@ _CORE = re.compile(r"Error Code:? (?P<code>\d+): (?P<category>[A-Za-z][A-Za-z ]{
 _BY = re.compile(
     r"(?:\[(?P<file>[\w./\\-]+\.\w+)::(?P<func>[^\]\n]*)::(?P<line>\d+)\] |(?P<api>(?:[\w~<>]+::)+~?\w+|create\w+): )$"
 )
+_MAX_ERRORS = 100  # in one message
 _MAX_BY = 400  # characters before an error in which the one who says it is sought
 # up to 7: "file (line) - Category Error in func: N (text)", without text where the category says it
-_CORE7 = re.compile(
-    r"(?P<file>[^\s(][^\n(]{0,300}\.\w{1,4}) \((?P<line>\d+)\) - (?P<category>\w+) Error in (?P<func>[^\n]*?): "
-    r"(?P<code>-?\d+)(?: \((?P<text>[^\n]*)\))?(?=$|\n)"
+_CORE7_IN = re.compile(
+    r" (?P<category>\w{1,40}) Error in (?P<func>[^\n]{0,300}?): (?P<code>-?\d+)(?: \((?P<text>[^\n]*)\))?$", re.M
 )
+_CORE7_AT = re.compile(r"(?P<file>[^\s(][^\n(]*\.\w{1,4}) \((?P<line>\d+)\) -$")
 # up to 7: "Parameter check failed at: ../builder/Network.cpp::addInput::957, condition: isValidDims(dims, …)"
 _CHECK = re.compile(
     r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: "
@@ -74,7 +76,7 @@ def core_errors(text: str) -> Found:
     Fields: ``code``, ``category``, ``message`` (all that stands in parentheses), ``text`` (without the place), ``api``,
     ``file``, ``func``, ``line``, ``cuda_code``, ``cuda_text``; what a grammar lacks is absent.
     """
-    matches = list(_CORE.finditer(text))
+    matches = list(itertools.islice(_CORE.finditer(text), _MAX_ERRORS))
     found: Found = []
     for number, match in enumerate(matches):
         following = matches[number + 1] if number + 1 < len(matches) else None
@@ -88,8 +90,11 @@ def core_errors(text: str) -> Found:
             fields["text"] = message[: where.start()].strip()
             fields |= _present(where.groupdict())
         found.append(("core_error", _placed(fields)))
-    for match in _CORE7.finditer(text):
-        fields = _present(match.groupdict())
+    for match in _CORE7_IN.finditer(text) if " Error in " in text else ():
+        at = _CORE7_AT.search(text[max(0, match.start() - _MAX_BY) : match.start()])
+        if at is None:
+            continue
+        fields = _present({**at.groupdict(), **match.groupdict()})
         fields["code"] = whole(fields["code"])
         fields["message"] = fields["text"] = match["text"] or ""
         found.append(("core_error", _placed(fields)))

@@ -13,10 +13,10 @@ from pytest_trtgray.logs.source import text_blocks
 from pytest_trtgray.logs.splices import Splices
 
 MAX_MESSAGE = 1 << 22
-"""Characters; what a longer message goes on with is dropped."""
+"""Characters; of a longer message only the number of the others is kept."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_COLOUR_ENDS = re.compile(r"\x1b\[0?m\s*$")
+_COLOUR_ENDS = ("\x1b[0m", "\x1b[m")
 _CLOCK_JUMP_S = 2 * 3600  # more than the end of summer time
 _MAX_HELD = 100  # lines of which it is not known yet whether they go on with a message or begin one
 _MIN_WINDOW, _MAX_WINDOW = 1 << 11, 1 << 18  # characters in which lines with one prefix are looked for
@@ -91,6 +91,8 @@ class _Assembler:
                 yield from self._take(block[start:end])
                 start = end + 1
         yield from self._settle(None)
+        for header, text in self._splices.rest():
+            yield from self._begin(header or bare_header(text), self._line, text)
         yield from self._end()
 
     def _runs(self, header: Header | None) -> TypeGuard[Header]:
@@ -190,7 +192,7 @@ class _Assembler:
         """A line without prefix: more of the message at hand, or a message without prefix."""
         if self._splices.is_break(line):
             return
-        ended = self._ended or (self._header is not None and _COLOUR_ENDS.search(line) is not None)
+        ended = self._ended or (self._header is not None and line.rstrip().endswith(_COLOUR_ENDS))
         plain = _ANSI.sub("", line) if "\x1b" in line else line
         if self._continues(plain):
             self._add(plain)
@@ -216,15 +218,14 @@ class _Assembler:
             header = self._headers.judged(header, body)
         self._header, self._first = header, number
         self._last = header if header.prefix else self._last
-        self._ended = "\x1b" in body and self._is_coloured() and _COLOUR_ENDS.search(body) is not None
+        self._ended = "\x1b" in body and self._is_coloured() and body.rstrip().endswith(_COLOUR_ENDS)
         text = _ANSI.sub("", body) if "\x1b" in body else body
         self._parts, self._size = [text[:MAX_MESSAGE]], len(text)
 
     def _add(self, line: str) -> None:
         """One more line of the message at hand."""
-        if self._header is None or self._size >= MAX_MESSAGE:
-            return
-        self._parts.append(line[: MAX_MESSAGE - self._size])
+        if self._size < MAX_MESSAGE:
+            self._parts.append(line[: MAX_MESSAGE - self._size])
         self._size += len(line) + 1
 
     def _end(self) -> Iterator[Batch]:
@@ -234,6 +235,8 @@ class _Assembler:
                 while len(self._parts) > 1 and not self._parts[-1].strip():
                     self._parts.pop()
             text = self._parts[0] if len(self._parts) == 1 else "\n".join(self._parts)
+            if self._size > MAX_MESSAGE:
+                text += f"\n... ({self._size - MAX_MESSAGE} more characters)"
             header, self._header = self._header, None
             yield header, self._first, [text]
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_trtgray.logs.numbers import number, whole
 from pytest_trtgray.logs.tuning import Found
 
 _ONNX = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f]|\[ONNX Layer: |\s|$)", re.DOTALL)
-_PLAIN_LAYER = re.compile(
-    r"^ *Layer(?: ?\((?P<layer_type>[\w\[\]]+)\))?: (?P<name>.+?), Tactic: (?P<tactic>-?\w+), (?P<inputs>.*?) "
-    r"?-> (?P<outputs>.*)$",
-    re.MULTILINE,
-)
 _TACTIC = re.compile(r", TacticName: ([^,\n]*)")
 _TACTIC_ID = re.compile(r", TacticValue: (-?\w+)")
 
@@ -24,10 +20,8 @@ def layers(text: str) -> Found:
     ``Engine Layer Information:\nLayer(Type): name, Tactic: id, in -> out`` and, of a build with detailed verbosity,
     ``Layers:\nName: …, LayerType: …, …, Metadata: [ONNX Layer: x]``.
     """
-    found: Found = []
-    for plain in _PLAIN_LAYER.finditer(text):
-        fields: dict[str, Any] = {name: value for name, value in plain.groupdict().items() if value is not None}
-        found.append(("layer_info", fields))
+    plain = filter(None, (_plain_layer(line.lstrip()) for line in text.split("\n")))
+    found: Found = [("layer_info", layer) for layer in plain]
     if found:
         return found
     body = re.split(r"\n\n? *(?:I/O Tensors|Bindings|Engine Metadata):", text, maxsplit=1)[0]
@@ -35,7 +29,7 @@ def layers(text: str) -> Found:
         name, kind, rest = part.partition(", LayerType: ")
         if not kind:
             continue
-        fields = {"name": name[len("Name: ") :], "layer_type": rest.partition(",")[0]}
+        fields: dict[str, Any] = {"name": name[len("Name: ") :], "layer_type": rest.partition(",")[0]}
         if match := _TACTIC.search(rest):
             fields["tactic_name"] = match[1]
         if match := _TACTIC_ID.search(rest):
@@ -45,6 +39,19 @@ def layers(text: str) -> Found:
         fields["onnx_layers"] = len(fields["onnx"])
         found.append(("layer_info", fields))
     return found
+
+
+def _plain_layer(line: str) -> dict[str, Any] | None:
+    head, _, rest = line.partition(", Tactic: ")
+    kind, colon, name = head.partition(": ")
+    if not (rest and colon and kind.startswith("Layer")):
+        return None
+    tactic, _, tensors = rest.partition(", ")
+    inputs, _, outputs = tensors.partition("-> ")
+    fields = {"name": name, "tactic": tactic, "inputs": inputs.rstrip(), "outputs": outputs}
+    if kind.endswith(")"):
+        fields["layer_type"] = kind.partition("(")[2][:-1]
+    return fields
 
 
 _HEADER = re.compile(
@@ -140,8 +147,28 @@ _COLUMN = re.compile(
     r"Avg\. Time \(ms\)|Median Time \(ms\)|Time \(ms\)|Time %|Time\(ms\)|Avg\.\(ms\)|Median\(ms\)|Time\(%\)|Layer"
 )
 _PROFILE_HEAD = re.compile(r"=== Profile \((?P<iterations>\d+) iterations ?\) ===")
-_NUMBERS_FIRST = re.compile(r"^ *(\d+\.\d+) +(\d+\.\d+)(?: +(\d+\.\d+))? +(\d+\.\d+)   ?(\S.*)$", re.DOTALL)
-_NAME_FIRST = re.compile(r"^ *(\S.*?) +(\d+\.\d{1,2}) +(\d+\.\d{2,})(?: +(\d+\.\d{2,}))? +(\d+\.\d)$", re.DOTALL)
+_TOTAL, _MEAN, _PERCENT = (re.compile(rf"\d{{1,12}}\.\d{{{digits}}}") for digits in ("1,2", "2,9", "1"))
+
+
+def _row(words: Sequence[str]) -> list[str | None] | None:
+    """Total, average, median if there is one, and percentage, if that is what the words are."""
+    if len(words) not in (3, 4) or not (_TOTAL.fullmatch(words[0]) and _PERCENT.fullmatch(words[-1])):
+        return None
+    if not all(_MEAN.fullmatch(word) for word in words[1:-1]):
+        return None
+    return [words[0], words[1], words[2] if len(words) == 4 else None, words[-1]]
+
+
+def _named_row(text: str, *, name_first: bool) -> tuple[str, list[str | None]] | None:
+    for count in (4, 3):
+        if name_first:
+            name, *words = text.rsplit(None, count) or [""]
+        else:
+            *words, name = text.split(None, count) or [""]
+        row = _row(words)
+        if row is not None:
+            return name.strip(), row
+    return None
 
 
 class ProfileTable:
@@ -164,20 +191,16 @@ class ProfileTable:
         if len(columns) >= 4 and "Layer" in columns:
             self._name_first = columns[0] == "Layer"
             return []
-        row = None
-        if self._name_first is not True and (match := _NUMBERS_FIRST.match(text)):
-            *values, name = match.groups()
-            row = (name, *values)
-        elif self._name_first is not False and (match := _NAME_FIRST.match(text)):
-            row = match.groups()
-        if row is None:
+        orders = (False, True) if self._name_first is None else (self._name_first,)
+        found = next(filter(None, (_named_row(text, name_first=order) for order in orders)), None)
+        if found is None:
             return []
-        name, total, average, median, percent = row
+        name, (total, average, median, percent) = found
         fields: dict[str, Any] = {
-            "layer": name.strip(),
-            "total_ms": number(total),
-            "avg_ms": number(average),
-            "pct": number(percent),
+            "layer": name,
+            "total_ms": number(total or ""),
+            "avg_ms": number(average or ""),
+            "pct": number(percent or ""),
         }
         if median is not None:
             fields["median_ms"] = number(median)

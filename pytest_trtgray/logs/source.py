@@ -12,7 +12,7 @@ from pytest_trtgray.errors import LogError
 
 BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 22
-"""A longer line is cut: the rest is dropped."""
+"""Of a longer line only the number of the other bytes is kept."""
 
 _NOT_A_LOG = {
     b"ftrt": "a TensorRT engine",
@@ -47,23 +47,30 @@ def _text(stream: BinaryIO, name: object) -> Iterator[str]:
     chunks = _plain(stream)
     chunk = next(chunks, b"")
     _require_text(name, chunk)
-    rest = b""
-    dropping = False
+    rest, dropped = b"", 0
     while chunk:
         cut = chunk.rfind(b"\n")
-        if cut < 0:
-            if len(rest) < MAX_LINE_BYTES:
-                rest += chunk
-            else:
-                dropping = True
+        if dropped or (cut < 0 and len(rest) >= MAX_LINE_BYTES):
+            end = chunk.find(b"\n")
+            dropped += len(chunk) if end < 0 else end
+            if end >= 0:
+                yield _cut_line(rest, dropped)
+                rest, dropped = b"", 0
+                chunk = chunk[end + 1 :] or next(chunks, b"")
+                continue
+        elif cut < 0:
+            rest += chunk
         else:
-            start = chunk.find(b"\n") if dropping else 0
-            dropping = False
-            yield (rest + chunk[start:cut]).decode("utf-8", "surrogateescape")
+            yield (rest + chunk[:cut]).decode("utf-8", "surrogateescape")
             rest = chunk[cut + 1 :]
         chunk = next(chunks, b"")
     if rest:
-        yield rest.decode("utf-8", "surrogateescape")
+        yield _cut_line(rest, dropped)
+
+
+def _cut_line(line: bytes, dropped: int) -> str:
+    text = line.decode("utf-8", "surrogateescape")
+    return f"{text}... ({dropped} more bytes)" if dropped else text
 
 
 def _plain(stream: BinaryIO) -> Iterator[bytes]:

@@ -87,6 +87,11 @@ class Splices:
             segments += self._bodies(header, body)
         return segments + self.split(None, rest, last) if rest else segments
 
+    def rest(self) -> list[Segment]:
+        """Heads of which nothing followed."""
+        heads, self._heads = self._heads, []
+        return [(self._headers.of(head), "") if len(head) == len(_TEMPLATE) else (None, head) for head in heads]
+
     def _bodies(self, header: Header | None, body: str) -> list[Segment]:
         """A message, and one that was written before its line break."""
         match = _CLOSED.match(body)
@@ -100,6 +105,8 @@ class Splices:
         there = line[position : position + len(_TEMPLATE)]
         if _fit(there, _TEMPLATE) == len(_TEMPLATE) and self._is_near(there, last):
             return self._headers.of(there), position + len(_TEMPLATE)
+        if len(self._heads) >= _MAX_HEADS:  # no threads, but a text that looks like it
+            return None, position
         expected = last.prefix[:_TIME] + _TEMPLATE[_TIME:] if last is not None and last.prefix else _TEMPLATE
         for begun in self._heads:
             count = _whole_pieces(len(begun), _fit(there, expected[len(begun) :]))
@@ -141,7 +148,6 @@ class Splices:
 
     def _keep(self, head: str) -> None:
         self._heads.append(head)
-        del self._heads[:-_MAX_HEADS]
 
 
 def _fit(text: str, template: str) -> int:

@@ -166,7 +166,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "GPU memory allocation error",
         r"GPU memory allocation error(?: during (?P<what>[^:\n]+))?(?:: (?P<node>.+))?",
     ),
-    _s("allocation_failed", "enough memory", r"(?P<what>.{0,200}not enough memory[^\n]{0,200})"),
+    _s("allocation_failed", "enough memory", r"(?P<what>not enough memory[^\n]{0,200})"),
     _s("allocation_failed", "ut of memory", r"(?P<what>[Oo]ut of memory)"),
     _s("allocation_failed", "OutOfMemory", r"(?P<what>OutOfMemory)"),
     _s("workspace_short", "sufficient workspace memory", r"Requested size was (?P<bytes>\d+)|sufficient workspace"),
@@ -225,14 +225,14 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "type_mismatch",
         "first input has type",
-        r"(?P<layer>\w+) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second "
+        r"\b(?P<layer>\w{1,80}) with inputs (?P<a>.+) and (?P<b>.+): first input has type (?P<type_a>\w+) but second "
         r"input has type (?P<type_b>\w+)",
     ),
     _s(
         "type_mismatch",
         "must have same input types",
-        r"(?:\()?(?P<layer>[^\n(]+): (?P<operation>[^\n:]*) must have same input types\. But they are of "
-        r"types (?P<type_a>\w+) and (?P<type_b>\w+)",
+        r"\((?P<layer>[^\n]{1,500}?): (?P<operation>\w+ \w+) must have same input types\. "
+        r"But they are of types (?P<type_a>\w+) and (?P<type_b>\w+)",
     ),
     _s("int64_binding", "Make sure", r"Make sure (?P<io>input|output) (?P<tensor>.+) has Int64 binding"),
     _s(

@@ -68,9 +68,27 @@ def since(details: Mapping[str, Any]) -> str:
     text = f"against {len(history)} recorded run{'s' if len(history) > 1 else ''}"
     if newest.get("time_utc"):
         text += f", the newest of {newest['time_utc'][:16].replace('T', ' ')} UTC"
-    commits = [newest.get("commit", ""), (details.get("context") or {}).get("commit", "")]
-    if all(commits):
-        text += (
-            f"; commits {commits[0]}..{commits[1]}" if commits[0] != commits[1] else f", the same commit {commits[0]}"
-        )
+    old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
+    if old and new:
+        text += f", of the same commit {old}" if old == new else f"; commits {old}..{new}"
     return text
+
+
+def us_text(value: float | None) -> str:
+    """Microseconds with the unit that suits them.
+
+    >>> us_text(1234.5), us_text(0.25), us_text(None)
+    ('1.23 ms', '0.25 us', '')
+    """
+    if value is None:
+        return ""
+    return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} us"
+
+
+def percent_text(value: float | None) -> str:
+    """A relative change, with its sign.
+
+    >>> percent_text(0.1234), percent_text(None)
+    ('+12.3%', '')
+    """
+    return "" if value is None else f"{value:+.1%}"

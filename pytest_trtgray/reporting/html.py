@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from pytest_trtgray.reporting.document import finite
-from pytest_trtgray.reporting.headline import Headline, headline
+from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
 from pytest_trtgray.vendor import quiet_import
 
 FIRST_ROWS = 25
@@ -71,6 +71,7 @@ def render(runs: Sequence[Mapping[str, Any]], titles: Sequence[str] = ()) -> str
         for number, run in enumerate(runs)
         for section in sections_of(run, f"r{number}", titles[number] if len(runs) > 1 else "")
     ]
+    sections.sort(key=lambda section: not section.is_bad)
     text: str = environment.get_template("report.html.j2").render(
         runs=runs,
         sections=sections,
@@ -84,7 +85,7 @@ def render(runs: Sequence[Mapping[str, Any]], titles: Sequence[str] = ()) -> str
 
 
 def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> list[EngineSection]:
-    """The engines of a run, those with failures first."""
+    """The engines of a run, in the order of their tests."""
     engines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for check in run["checks"]:
         engines.setdefault((check["engine"], check["runtime"], check["device"]), []).append(check)
@@ -100,33 +101,13 @@ def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> 
                 data=_data(checks),
             )
         )
-    return sorted(sections, key=lambda section: not section.is_bad)
+    return sections
 
 
 def script_json(data: object) -> str:
     """JSON that may stand inside of a ``<script>`` element: no ``<``, and no NaN."""
     text = json.dumps(finite(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def us_text(value: float | None) -> str:
-    """Microseconds with the unit that suits them.
-
-    >>> us_text(1234.5), us_text(0.25), us_text(None)
-    ('1.23 ms', '0.25 us', '')
-    """
-    if value is None:
-        return ""
-    return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} us"
-
-
-def percent_text(value: float | None) -> str:
-    """A relative change, with its sign.
-
-    >>> percent_text(0.1234), percent_text(None)
-    ('+12.3%', '')
-    """
-    return "" if value is None else f"{value:+.1%}"
 
 
 def _title(sections: Sequence[EngineSection]) -> str:

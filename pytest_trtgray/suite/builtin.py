@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
-from pytest_trtgray.logs.log import Log
+from pytest_trtgray.instruments import Comparer, LogReader, Profiler, ShadowFactory, StructureOf, compare_on
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -51,10 +50,11 @@ def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]
     trt_structure(trt_engine).check()
 
 
-def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.FixtureRequest) -> None:
-    """The runtime reported no errors while it built and loaded the engine."""
+def log(trt_engine: Engine, trt_log: LogReader, request: pytest.FixtureRequest) -> None:
+    """Nothing that the runtime said while it built and loaded the engine is an error."""
     __tracebackhide__ = True
     from pytest_trtgray.errors import NotRunnableError
+    from pytest_trtgray.findings import errors
     from pytest_trtgray.state import trt_session
 
     said = trt_log(trt_engine)
@@ -66,7 +66,7 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
         request.node,
         "log",
         trt_engine,
-        "fail" if said.errors else "pass",
+        "fail" if errors(said.findings) else "pass",
         f"{len(said.errors)} errors, {len(said.warnings)} warnings in {len(said.records)} messages",
         said.findings,
     )

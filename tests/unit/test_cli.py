@@ -241,8 +241,35 @@ class TestDoctor:
 
         assert code == OK
         assert f"pytest-trtgray    {version('pytest-trtgray')}" in out
-        assert "gpu           " in out
+        assert f"onnxruntime       {version('onnxruntime')}; " in out
+        assert "gpu               " in out
         assert "cores" in out
+
+    def test_as_json(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "doctor", "--json")
+        found = json.loads(out)
+
+        assert (code, found["format"], found["schema"]) == (OK, "trtgray-doctor", 1)
+        assert found["facts"]["machine"]["cores"]
+        assert "CPUExecutionProvider" in found["facts"]["probes"]["onnxruntime"]["providers"]
+        assert [finding for finding in found["findings"] if finding["severity"] == "error"] == []
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_something_broken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, options: tuple[str, ...]
+    ) -> None:
+        home = tmp_path / "home" / "alice"
+        (home / "tensorrt").mkdir(parents=True)
+        (home / "tensorrt" / "__init__.py").write_text("raise OSError(f'{__file__} is broken')")
+        monkeypatch.syspath_prepend(str(home))
+        monkeypatch.setenv("PYTHONPATH", str(home))
+        code, out, _ = run(capsys, "doctor", *options)
+
+        assert code == DIFFERENT
+        assert "tensorrt cannot be loaded: OSError: " in out
+        assert "home/user/tensorrt/__init__.py is broken" in out
+        assert "alice" not in out
+        assert "alice" in run(capsys, "doctor", "--no-redaction", *options)[1]
 
 
 class TestUsage:

@@ -14,6 +14,7 @@ OPTIONS: dict[str, Any] = {
     "trt_onnx": None,
     "trt_against": None,
     "trt_report": None,
+    "trt_summary": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],
@@ -47,6 +48,7 @@ INI: dict[str, Any] = {
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
     "trt_identity": [],
+    "trt_redact": [],
     "trt_rules": [],
     "trt_redact": [],
 }
@@ -284,3 +286,23 @@ class TestActive:
         assert str(tmp_path / "b") in caught.value.reason
         with pytest.raises(TrtGrayError, match="no such file"):
             ActiveTest(()).find_file("/none/m.onnx")
+
+
+class TestLogs:
+    def test_defaults(self, tmp_path: Path) -> None:
+        settings = read(tmp_path)
+
+        assert (settings.log_level, settings.redaction, settings.redact) == ("info", True, ())
+
+    def test_as_given(self, tmp_path: Path) -> None:
+        settings = read(tmp_path, ini={"trt_redact": [r"A-\d+", "(b)"]}, trt_log_level="verbose", trt_no_redaction=True)
+
+        assert (settings.log_level, settings.redaction) == ("verbose", False)
+        assert settings.redact == (r"A-\d+", "(b)")
+
+    @pytest.mark.parametrize(("pattern", "reason"), [("(a", "is no regular expression"), ("a*", "matches the empty")])
+    def test_a_pattern_that_is_none(self, tmp_path: Path, pattern: str, reason: str) -> None:
+        with pytest.raises(OptionError, match=reason) as caught:
+            read(tmp_path, ini={"trt_redact": ["fine", pattern]})
+
+        assert caught.value.thing == f"trt_redact = {pattern}"
