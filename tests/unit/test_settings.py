@@ -50,7 +50,6 @@ INI: dict[str, Any] = {
     "trt_identity": [],
     "trt_redact": [],
     "trt_rules": [],
-    "trt_redact": [],
 }
 
 
