@@ -268,12 +268,13 @@ def _drifted(tensors: Sequence[QuantisedTensor], inputs: Mapping[str, Drift]) ->
     if not drifted or (drifted[0][1] not in inputs and len(drifted) < max(2, MIN_DRIFTED * len(drifts))):
         return
     called, where, first = drifted[0]
+    excess, ratio = _times(first.excess), _times(first.tail_ratio)
     yield Finding(
         "warning",
         where,
         f"the data under test are not like the calibration data, from {called} on: distributions differ by "
-        f"{first.distance:.2f} (Kolmogorov-Smirnov), {_times(first.excess)} times as much as parts of one side, and the "
-        f"range is {_times(first.tail_ratio)} times as large; so in {len(drifted)} of {len(drifts)} tensors",
+        f"{first.distance:.2f} (Kolmogorov-Smirnov), {excess} times as much as parts of one side, and the range is "
+        f"{ratio} times as large; so in {len(drifted)} of {len(drifts)} tensors",
         "quantisation.drift",
         {
             "distance": _number(first.distance),
