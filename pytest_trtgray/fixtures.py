@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from pytest_trtgray.instruments import (
         Comparer,
         EngineFactory,
+        LogReader,
+        Metamorphic,
         Profiler,
         QuantisationInspector,
         ShadowFactory,
         StructureOf,
     )
-    from pytest_trtgray.logs.log import Log
 
 
 @pytest.fixture(scope="session")
@@ -75,11 +76,11 @@ def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
 
 
 @pytest.fixture(scope="session")
-def trt_log() -> Callable[[Engine], Log]:
+def trt_log(pytestconfig: pytest.Config) -> LogReader:
     """What the runtime said while it built and loaded an engine: ``trt_log(engine).check()``."""
-    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.instruments import LogReader
 
-    return lambda engine: Log(tuple(engine.records))
+    return LogReader(trt_session(pytestconfig))
 
 
 @pytest.fixture
@@ -109,6 +110,13 @@ def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
     from pytest_trtgray.instruments import QuantisationInspector
 
     return QuantisationInspector(trt_session(request.config), request.node)
+
+
+def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
+    """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
+    from pytest_trtgray.instruments import Metamorphic
+
+    return Metamorphic(trt_session(request.config), request.node)
 
 
 @pytest.fixture

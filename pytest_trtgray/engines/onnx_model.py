@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
+from pytest_trtgray.engines.provenance import GraphNode, foldable
+from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -42,7 +44,9 @@ _ONNX_DTYPES: Mapping[int, str] = {
     23: "fp4",
 }
 
+_ONNX_NUMBERS = {name: number for number, name in _ONNX_DTYPES.items()}
 _FLOAT16 = 10
+FLOATS = ("float16", "float32", "float64", "bfloat16")
 _EXTERNAL = 1  # TensorProto.DataLocation
 _SMALL_BYTES = 1024
 """Constants up to here are values that shapes depend on; above are weights."""
@@ -63,7 +67,7 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     },
 )
 """Which operands of an operator are sizes or positions."""
-_SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
      "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
      "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
@@ -73,17 +77,15 @@ _SIZE_ARITHMETIC = frozenset(
 
 
 @dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(GraphNode):
     """One node of the main graph, with the name that reports use."""
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxModel:
-    """A checked ONNX file; weights are read only where needed.
+    r"""A checked ONNX file; weights are read only where needed.
+
+    Names that are no UTF-8 have escapes in the place of their bytes (``caf\xe9``), here and in what the runtimes get:
+    their Python bindings drop every message with such a name.
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
@@ -91,6 +93,7 @@ class OnnxModel:
         made: how, such as ``converted to fp16``.
 
     Attributes:
+        is_renamed: whether names were escaped, so that the file is not what a runtime should read.
         is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
 
     Raises:
@@ -101,6 +104,7 @@ class OnnxModel:
         self.path = Path(path)
         self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self.is_renamed = _make_legible(self.proto)
         self.is_edited = False
         self._made = made
         _check_external_data(self.path, self.proto)
@@ -109,7 +113,7 @@ class OnnxModel:
         """The same file with another graph in memory, whose external data are still found beside the file."""
         model = OnnxModel.__new__(OnnxModel)
         model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
-        model.is_edited = True
+        model.is_renamed, model.is_edited = self.is_renamed, True
         return model
 
     @property
@@ -131,6 +135,17 @@ class OnnxModel:
         return max(
             (int(entry.version) for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
         )
+
+    @functools.cached_property
+    def scoped_names(self) -> Mapping[str, str]:
+        """By node name, a name that tells the module, where the exporter's own names are numbers."""
+        return scoped_names((node_name(node), node) for node in _nodes(self.proto.graph))
+
+    @functools.cached_property
+    def computed_nodes(self) -> tuple[str, ...]:
+        """Nodes of the main graph that depend on an input, in order, as layers call them."""
+        constant = foldable(self.nodes, set(self.initializers))
+        return tuple(self.scoped_names.get(node.name, node.name) for node in self.nodes if node.name not in constant)
 
     @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:
@@ -158,7 +173,7 @@ class OnnxModel:
 
         try:
             # Strict mode would refuse whole models for one custom operator.
-            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+            graph = onnx.shape_inference.infer_shapes(without_weights(self.proto)).graph
         except Exception:  # inference is a help, not a need
             graph = self.proto.graph
         found = {}
@@ -221,9 +236,41 @@ class OnnxModel:
         for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
-            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+            if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
+
+
+def made_floats(model: OnnxModel) -> dict[str, None]:
+    """Tensors that the nodes of a model's main graph make, in order; without those known to hold no floats."""
+    made = (name for node in model.nodes for name in node.outputs if name)
+    return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
+
+
+def activations(model: OnnxModel) -> dict[str, None]:
+    """The tensors of :func:`made_floats` that depend on an input."""
+    constant = set(model.initializers)
+    for node in model.proto.graph.node:
+        if all(not name or name in constant for name in read_names(node)):
+            constant.update(node.output)
+    return dict.fromkeys(name for name in made_floats(model) if name not in constant)
+
+
+def with_outputs(model: OnnxModel, names: Iterable[str]) -> Any:
+    """A copy of a model's ModelProto that has these outputs besides its own, with their types where they are known."""
+    import onnx
+
+    copied = type(model.proto)()
+    copied.CopyFrom(model.proto)
+    have = {spec.name for spec in model.outputs}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            spec = model.tensors.get(name)
+            value = onnx.ValueInfoProto(name=name)
+            if spec is not None and spec.dtype in FLOATS:
+                value = onnx.helper.make_tensor_value_info(name, _ONNX_NUMBERS[spec.dtype], None)
+            copied.graph.output.append(value)
+    return copied
 
 
 def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:
@@ -349,6 +396,42 @@ def _load_proto(path: Path) -> Any:
     return proto
 
 
+def _make_legible(message: Any) -> bool:
+    """Escape texts that are no UTF-8, in place; whether there were any. Protocol buffers give them as bytes."""
+    changed = False
+    for name, is_text in _texts_and_messages(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, bytes):
+            setattr(message, name, _escaped(value))
+            changed = True
+        elif isinstance(value, str):
+            continue
+        elif is_text:
+            for index, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[index] = _escaped(text)
+                    changed = True
+        elif hasattr(value, "DESCRIPTOR"):
+            changed |= message.HasField(name) and _make_legible(value)
+        else:
+            for inner in value:
+                changed |= _make_legible(inner)
+    return changed
+
+
+@functools.lru_cache(maxsize=256)
+def _texts_and_messages(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """Fields of a message that are texts, and those that may hold some; weights are neither."""
+    from google.protobuf.descriptor import FieldDescriptor
+
+    kinds = {FieldDescriptor.TYPE_STRING: True, FieldDescriptor.TYPE_MESSAGE: False}
+    return tuple((field.name, kinds[field.type]) for field in descriptor.fields if field.type in kinds)
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", errors="backslashreplace")
+
+
 def _unreadable(path: Path, error: str) -> str:
     with path.open("rb") as file:
         head = file.read(64)
@@ -391,7 +474,7 @@ def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
 
 
-def _without_weights(proto: Any) -> Any:
+def without_weights(proto: Any) -> Any:
     """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
     import onnx
 

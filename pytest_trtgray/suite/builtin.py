@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.findings import listing
 from pytest_trtgray.instruments import (
     Comparer,
+    LogReader,
     Profiler,
     QuantisationInspector,
     ShadowFactory,
@@ -18,7 +22,10 @@ from pytest_trtgray.instruments import (
     compare_on,
     default_feed,
 )
-from pytest_trtgray.logs.log import Log
+
+if TYPE_CHECKING:
+    from pytest_trtgray.accuracy.shadow import Shadow
+from pytest_trtgray.instruments import Metamorphic
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -30,6 +37,8 @@ SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 SCALES_BUDGET_S = 20.0
 """A large model's scales are inspected as far as this goes."""
+RELATIONS_BUDGET_S = 10.0
+"""Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -52,16 +61,29 @@ def outputs(
     trt_engine: Engine,
     trt_shadow: ShadowFactory,
     trt_compare: Comparer,
+    trt_metamorphic: Metamorphic,
     trt_quantisation: QuantisationInspector,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Outputs agree with the FP32 reference; of a Q/DQ model, also how its scales fit."""
+    """Outputs agree with the FP32 reference, and with those of the same rows run again, alone or in another order.
+
+    If they do not, the node that makes them wrong is named; of a Q/DQ model, how its scales fit.
+    """
     __tracebackhide__ = True
+    from pytest_trtgray.state import trt_session
+
     trt_engine.require_runnable()
-    comparison = trt_compare(trt_engine, trt_shadow.current)
+    shadow = trt_shadow.current
+    comparison = trt_compare(trt_engine, shadow)
+    relations = trt_metamorphic(trt_engine, reference=shadow, budget_s=RELATIONS_BUDGET_S)
     if trt_engine.model is not None and trt_engine.model.is_quantised:
         _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
-    comparison.check()
+    failures = [found.message() for found in (comparison, relations) if not found.ok]
+    limit_s = trt_session(request.config).settings.localise_s
+    if not comparison.ok and limit_s:
+        failures.insert(1, describe_origin(trt_engine, shadow, trt_compare, limit_s))
+    if failures:
+        raise AssertionError("\n".join(failures).rstrip())
 
 
 def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest.Item, *, explain: bool) -> None:
@@ -79,16 +101,41 @@ def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest
         trt_session(item.config).report(item, "scales", engine, "skipped", f"not inspected: {error.reason}")
 
 
+def describe_origin(engine: Engine, shadow: Shadow, compare: Comparer, limit_s: float) -> str:
+    """Where wrong outputs come from, or why that is not said.
+
+    Args:
+        engine: whose outputs are wrong.
+        shadow: its reference.
+        compare: of the test.
+        limit_s: seconds that it may take.
+    """
+    if engine.rebuild_s > limit_s:
+        seconds = "an unknown time" if math.isinf(engine.rebuild_s) else f"{engine.rebuild_s:.0f} s"
+        return (
+            f"  not localised: it takes another build of the engine, {seconds}, and trt_localise allows {limit_s:g} s\n"
+            "  -> Call trt_compare.localise(engine, reference) in a test, or set trt_localise in the ini file."
+        )
+    try:
+        found = compare.localise(engine, shadow, time_limit_s=limit_s)
+    except TrtGrayError as error:
+        return f"  not localised: {error.thing}: {error.reason}"
+    except Exception as error:  # whatever goes wrong here, the verdict on the outputs stands
+        return f"  not localised: {error!r}"
+    return listing(found.findings)
+
+
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:
     """Nodes, fusions, precisions, inputs, outputs and memory are as in the baseline."""
     __tracebackhide__ = True
     trt_structure(trt_engine).check()
 
 
-def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.FixtureRequest) -> None:
-    """The runtime reported no errors while it built and loaded the engine."""
+def log(trt_engine: Engine, trt_log: LogReader, request: pytest.FixtureRequest) -> None:
+    """Nothing that the runtime said while it built and loaded the engine is an error."""
     __tracebackhide__ = True
     from pytest_trtgray.errors import NotRunnableError
+    from pytest_trtgray.findings import errors
     from pytest_trtgray.state import trt_session
 
     said = trt_log(trt_engine)
@@ -100,7 +147,7 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
         request.node,
         "log",
         trt_engine,
-        "fail" if said.errors else "pass",
+        "fail" if errors(said.findings) else "pass",
         f"{len(said.errors)} errors, {len(said.warnings)} warnings in {len(said.records)} messages",
         said.findings,
     )
