@@ -66,7 +66,7 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
         try:
             data["log"] = write_log(config, beside)
         except OSError as error:
-            state.problems.append(f"{beside}: what the runtimes said cannot be written: {error}")
+            state.problems.append(f"{beside}: the log cannot be written: {error}")
     config.hook.pytest_trt_update_json(config=config, data=data)
     writers: tuple[tuple[Path | None, str, Callable[[Path], bytes]], ...] = (
         (settings.json_path, "JSON report", lambda _: dump_json(data)),
