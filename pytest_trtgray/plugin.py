@@ -16,7 +16,21 @@ UNUSED: tuple[Any, ...] = (None, [], False, 0, "auto", "gate", "info")
 """Values of our options that ask for nothing."""
 FIXTURES = frozenset(
     f"trt_{name}"
-    for name in ("against", "build", "compare", "device", "engine", "log", "profiler", "shadow", "structure")
+    for name in (
+        *(
+            "against",
+            "build",
+            "compare",
+            "device",
+            "engine",
+            "log",
+            "metamorphic",
+            "profiler",
+            "quantisation",
+            "shadow",
+        ),
+        "structure",
+    )
 )
 RUNNING = "trtgray-running"
 
