@@ -32,8 +32,8 @@ PLANNED = 64
 """Shapes that a strategy has ready; Hypothesis tries each of them once, within its default of 100 examples."""
 SEEDS = 9999
 _FOR_FLOATS = ("uniform", "large", "denormal")
-_SATURATING = ("large", "extremes")
-"""Quantised engines cut these off, which is no fault."""
+_BEYOND = {**dict.fromkeys(QUANTISED, ("large", "extremes")), "float16": ("large",)}
+"""By precision, what a narrow type cuts off or overflows on, which is no fault of an engine."""
 
 
 def profile_shapes(
@@ -89,8 +89,8 @@ def profile_feeds(
     Args:
         engine_or_onnx: see :func:`profile_shapes`.
         profile: see :func:`profile_shapes`.
-        values: distributions of floats, see :func:`make_feed`; by default all but ``nonfinite``, and for quantised
-            engines and models those that do not saturate.
+        values: distributions of floats, see :func:`make_feed`; by default all but ``nonfinite``, without ``large`` in
+            FP16, and without ``large`` and ``extremes`` for quantised engines and models.
         padding: of masks; by default none, right and left.
         samples: real data by input, see :func:`make_feed`.
         ranges: smallest and largest value by input, see :func:`make_feed`.
@@ -103,7 +103,7 @@ def profile_feeds(
     def strategy() -> st.SearchStrategy[Feed]:
         inputs, profiles = _inputs_and_profiles(engine_or_onnx, given)
         spaces = _chosen(shape_spaces(inputs, profiles), profile)
-        kinds = tuple(values or usual_values(inputs, saturates=is_quantised(engine_or_onnx)))
+        kinds = tuple(values or usual_values(inputs, precision_of(engine_or_onnx)))
         sides = tuple(padding or (PADDINGS if has_masks(inputs) else PADDINGS[:1]))
         rows = planned_rows(spaces, PLANNED, kinds, sides)
 
@@ -253,23 +253,24 @@ def planned_rows(
     return [*rows[:ends], *variations, *rows[ends:]]
 
 
-def usual_values(inputs: Iterable[TensorSpec], *, saturates: bool) -> tuple[str, ...]:
-    """The distributions that inputs know, without those that no engine has to bear."""
+def usual_values(inputs: Iterable[TensorSpec], precision: str) -> tuple[str, ...]:
+    """The distributions that inputs know, without those that an engine of a precision does not have to bear."""
     known = tuple(inputs)
     return tuple(
         name
         for name in VALUES
         if name != "nonfinite"
         and (has_floats(known) or name not in _FOR_FLOATS)
-        and not (saturates and name in _SATURATING)
+        and not (has_floats(known) and name in _BEYOND.get(precision, ()))
     )
 
 
-def is_quantised(engine_or_onnx: EngineOrModel) -> bool:
-    """Whether an engine computes, or a model is written, in a quantised precision."""
+def precision_of(engine_or_onnx: EngineOrModel) -> str:
+    """The coarsest precision of an engine or model, as far as it limits what it can be fed."""
     if isinstance(engine_or_onnx, Engine):
-        return engine_or_onnx.precision in QUANTISED
-    return open_model(active().find_file(engine_or_onnx)).is_quantised
+        return engine_or_onnx.precision
+    model = open_model(active().find_file(engine_or_onnx))
+    return "int8" if model.is_quantised else "float16" if model.uses_float16 else "float32"
 
 
 def _inputs_and_profiles(

@@ -14,9 +14,9 @@ from hypothesis.errors import Flaky
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import format_shapes
 from pytest_trtgray.errors import EngineError, NotRunnableError, ShapeError
-from pytest_trtgray.feeds import PADDINGS, Feed, Shapes, has_masks, make_feed
+from pytest_trtgray.feeds import PADDINGS, Feed, Shapes, has_floats, has_masks, make_feed
 from pytest_trtgray.findings import Finding, counted
-from pytest_trtgray.fuzz import SEEDS, Drawing, Drawn, Planned, is_quantised, planned_rows, usual_values
+from pytest_trtgray.fuzz import SEEDS, Drawing, Drawn, Planned, planned_rows, precision_of, usual_values
 from pytest_trtgray.instruments import Reference, compare_on
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.shape_space import Dimension, outside, shape_spaces
@@ -92,8 +92,8 @@ class ShapeSearch:
         inputs = engine.info.inputs
         self._spaces = shape_spaces(inputs, engine.info.profiles)
         self._limit = min(examples, EXAMPLES_OF_FEW + 2 * sum(space.count for space in self._spaces))
-        usual = usual_values(inputs, saturates=is_quantised(engine))
-        self._values = tuple(name for name in usual if name not in _NOT_FAIR)
+        usual = usual_values(inputs, precision_of(engine))
+        self._values = tuple(name for name in usual if name not in _NOT_FAIR or not has_floats(inputs))
         self._padding = PADDINGS if has_masks(inputs) else PADDINGS[:1]
         self._until = 0.0
         self._outcomes: dict[str, _Wrong | None] = {}
@@ -138,7 +138,9 @@ class ShapeSearch:
     def summary(self) -> str:
         """What was tried."""
         coverage = self._coverage()
+        wrong = format_shapes(self._failure[0].shapes) if self._failure else ""
         parts = [
+            f"wrong at {wrong} (input {self.found_after})" if wrong else "",
             f"{counted(len(self._tried), 'shape')} against the reference{f' ({coverage})' if coverage else ''}",
             "" if coverage else counted(self.examples, "input"),
             f"{self._refused} outside refused" if self._refused else "",
@@ -392,10 +394,14 @@ class ShapeSearch:
         log.deadline = deadline
         try:
             ShapeSwitches.check(
-                self._engine, self._reference, feeds=feeds, log=log, settings=self._settings(SWITCH_RUNS),
+                self._engine,
+                self._reference,
+                feeds=feeds,
                 rtol=self._rtol,
                 atol=self._atol,
-            )  # fmt: skip
+                log=log,
+                settings=self._settings(SWITCH_RUNS),
+            )
         except (AssertionError, Flaky):
             orders = ", ".join(dict.fromkeys(_on_fixture(feed) for feed in log.failure))
             return Finding(

@@ -16,6 +16,7 @@ from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
 from pytest_trtgray.errors import EngineError, ShapeError
 from pytest_trtgray.feeds import make_feed
+from pytest_trtgray.shape_switches import ShapeSwitches, SwitchLog
 from pytest_trtgray.structure import diff
 from tests import models
 
@@ -170,3 +171,22 @@ def test_closing_gives_the_memory_back(folder: Path, options: LoadOptions) -> No
         engine.close()
         del engine
     assert before - free_bytes() < 64 << 20
+
+
+def test_shapes_of_two_profiles_in_any_order(folder: Path, options: LoadOptions) -> None:
+    """One context, switched to and fro; every answer is that of a fresh one."""
+    ends = [("x:1x3x16x16", "x:4x3x16x16", "x:8x3x16x16"), ("x:9x3x16x16", "x:16x3x16x16", "x:32x3x16x16")]
+    profiles = [ShapeRequest(*map(parse_shapes, each)) for each in ends]
+    path = models.conv_net(folder / "two_profiles.onnx")
+    engine = load_engine(path, dataclasses.replace(options, shapes=tuple(profiles)))
+    log = SwitchLog()
+    ShapeSwitches.check(engine, log=log)
+    assert log.inferences > 100
+
+
+def test_a_renewed_engine_answers_as_before(net: Engine) -> None:
+    feed = make_feed(net, {"x": (5, 3, 16, 16)})
+    before = net.run(feed)
+    net.renew()
+    net.renew()
+    compare(net.run(feed), before, precision="tf32").check()

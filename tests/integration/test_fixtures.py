@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests import models, planted
-from tests.integration.conftest import Project, text
+from tests.integration.conftest import ENCODER_SHAPES, Project, text
 
 LAYERS = """
 import pytest
@@ -68,6 +68,46 @@ def test_shapes_print_what_reproduces_them(project: Project) -> None:
     result = project.run("--trt-engine=model.onnx", "--trt-onnx=old.onnx", "--hypothesis-seed=1")
     result.assert_outcomes(failed=1)
     assert "make_feed('model.onnx', {'x': (17, 4)}, seed=" in text(result)
+
+
+def test_all_strategies_in_one_module(project: Project) -> None:
+    """Fixtures are session-scoped, the first call may take long, and neither is a health check's business."""
+    models.encoder(project.path / "encoder.onnx")
+    project.pytester.makepyfile(
+        """
+        import time
+
+        import numpy as np
+        import pytest
+        from hypothesis import given, settings
+        from pytest_trtgray import ShapeSwitches, make_feed, outside_profile_shapes, profile_feeds
+        from pytest_trtgray.errors import ShapeError
+
+        MODEL = "encoder.onnx"
+        SENTENCES = [[1, 2, 3], [4, 5, 6, 7, 8]]
+        slow = [0.3]
+
+        @pytest.fixture(scope="session")
+        def engine(trt_build):
+            return trt_build(MODEL)
+
+        @settings(max_examples=10)
+        @given(feed=profile_feeds(MODEL, samples={"ids": SENTENCES}, padding=["right"]))
+        def test_samples(engine, feed):
+            time.sleep(slow.pop() if slow else 0)
+            assert set(np.unique(feed["ids"])) <= {1, 2, 3, 4, 5, 6, 7, 8}
+            assert np.isfinite(engine.run(feed)["hidden_states"]).all()
+
+        @given(shapes=outside_profile_shapes(MODEL))
+        def test_outside(engine, shapes):
+            with pytest.raises(ShapeError):
+                engine.run(make_feed(engine, shapes))
+
+        def test_order(engine, trt_shadow):
+            ShapeSwitches.check(engine, trt_shadow(MODEL))
+        """
+    )
+    project.run(*ENCODER_SHAPES).assert_outcomes(passed=3)
 
 
 def test_a_test_without_an_engine_is_skipped_with_the_way_out(project: Project) -> None:

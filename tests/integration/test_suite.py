@@ -145,7 +145,42 @@ def test_a_fault_at_one_shape_is_found_shrunk_and_reproducible(project: Project)
     planted.scaled_at_batch(project.path / "reference.onnx", batch=13, factor=1.0)
     result = project.run("--trt-engine=net.onnx", "--trt-onnx=reference.onnx", "-k", "shapes")
     result.assert_outcomes(failed=1, deselected=4)
-    result.stdout.fnmatch_lines(["at x:13x4: outputs differ: *", "*reproduce: make_feed(*(13, 4)*seed=*"])
+    result.stdout.fnmatch_lines(
+        ["shapes: at x:13x4: outputs differ: *", "*make_feed(trt_engine, {'x': (13, 4)}, seed=*"]
+    )
+    (line,) = (line.strip() for line in result.outlines if line.strip().startswith("def test_it("))
+    (project.path / "test_again.py").write_text(line)
+    again = project.run("--trt-engine=net.onnx", "--trt-onnx=reference.onnx")
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["E * outputs differ: output 'y': *"])
+
+
+def test_a_seed_makes_another_search(project: Project) -> None:
+    """Without one, every run is the same; with Hypothesis' own option, CI may look elsewhere every night."""
+    for name, factor in (("net.onnx", 1.1), ("reference.onnx", 1.0)):
+        planted.faulty_at(project.path / name, batch=13, factor=factor)
+    ends = [f"--trt-{which}-shapes=x:{shape}" for which, shape in (("min", "1x1"), ("opt", "8x8"), ("max", "64x64"))]
+    args = ["--trt-engine=net.onnx", "--trt-onnx=reference.onnx", *ends, "-k", "shapes", "--trt-json=run.json"]
+
+    def found_after(*more: str) -> int:
+        project.run(*args, *more).assert_outcomes(failed=1, deselected=4)
+        (check,) = json.loads((project.path / "run.json").read_text())["checks"]
+        (finding,) = check["findings"]
+        assert (finding["rule"], finding["where"]) == ("shapes.difference", "x:13x1")
+        return int(finding["evidence"]["examples"])
+
+    assert found_after() == found_after()
+    assert found_after("--hypothesis-seed=3") == found_after("--hypothesis-seed=3")
+    assert len({found_after(f"--hypothesis-seed={seed}") for seed in range(4)}) > 1
+
+
+def test_what_was_tried_is_in_the_report(project: Project) -> None:
+    project.mlp()
+    project.run("--trt-engine=mlp.onnx", "-k", "shapes", "--trt-json=run.json").assert_outcomes(passed=1, deselected=4)
+    (check,) = json.loads((project.path / "run.json").read_text())["checks"]
+
+    assert check["summary"].startswith("32 shapes against the reference (batch 32 of 32), 6 outside refused, ")
+    assert check["summary"].endswith(" in changing order")
 
 
 def test_a_symbolic_first_dimension_gets_a_profile_and_says_so(project: Project) -> None:

@@ -215,6 +215,13 @@ class TestFeeds:
 
             assert kinds == set(VALUES) - {"nonfinite", "large", "extremes"}
 
+    def test_fp16_gets_nothing_that_overflows(self, mlp: Path, tmp_path: Path) -> None:
+        path = models.to_fp16(mlp, tmp_path / "half.onnx")
+        for source in (path, ort_engine(path)):
+            kinds = {calls(feed).get("values", "normal") for feed in examples(profile_feeds(source), 100)}
+
+            assert kinds == set(VALUES) - {"nonfinite", "large"}
+
     def test_samples_and_ranges(self, mlp: Path) -> None:
         rows = np.arange(24, dtype=np.float32).reshape(3, 8)
         for feed in examples(profile_feeds(mlp, samples={"x": rows}), 40):
