@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         Comparer,
         EngineFactory,
         LogReader,
+        Metamorphic,
         Profiler,
+        QuantisationInspector,
         ShadowFactory,
         StructureOf,
     )
@@ -44,6 +46,17 @@ def trt_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     session.current = session.engine_of(request.param)
     yield session.current
     session.current = None
+
+
+@pytest.fixture(scope="session")
+def trt_against(pytestconfig: pytest.Config) -> Engine:
+    """The engine of ``--trt-against``, to measure ``trt_engine`` against: ``trt_profiler.against(...)``."""
+    session = trt_session(pytestconfig)
+    if session.settings.against is None:
+        from pytest_trtgray.outcomes import skip_test
+
+        skip_test("trt_against: no other engine given; run pytest --trt-engine=new.onnx --trt-against=old.onnx")
+    return session.engine_of(session.settings.against)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +102,21 @@ def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     from pytest_trtgray.instruments import Comparer
 
     return Comparer(trt_session(request.config), request.node)
+
+
+@pytest.fixture
+def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
+    """What the scales of a Q/DQ model do to real values: ``trt_quantisation(engine, feeds=[...]).check()``."""
+    from pytest_trtgray.instruments import QuantisationInspector
+
+    return QuantisationInspector(trt_session(request.config), request.node)
+
+
+def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
+    """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
+    from pytest_trtgray.instruments import Metamorphic
+
+    return Metamorphic(trt_session(request.config), request.node)
 
 
 @pytest.fixture

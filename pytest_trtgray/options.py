@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args", "linelist"]
+IniType = Literal["string", "float", "int", "args", "linelist", "bool"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -40,6 +40,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
     ("trt_iterations", "int", 0, "Inferences a session; 0: as many as are worth it"),
     ("trt_rtol", "float", None, "Relative tolerance of outputs; default: by precision"),
     ("trt_atol", "float", None, "Absolute tolerance of outputs; default: by precision"),
+    (
+        "trt_localise",
+        "float",
+        30.0,
+        "Seconds that a failed `outputs` test may spend on finding the node that is wrong; 0: none",
+    ),
     ("trt_cache_dir", "string", ".trtgray_cache", "Folder of built engines, relative to the ini file"),
     (
         "trt_tactic_sources",
@@ -59,6 +65,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         [],
         "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
         "(docs/log-rules.md)",
+    ),
+    (
+        "trt_advice",
+        "bool",
+        True,
+        "Whether tests on layers and times also say what may be faster (default: true); never a failure",
     ),
     (
         "trt_identity",
@@ -102,9 +114,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "--trt-against",
-        action=_NotYet,
-        metavar="PATH",
-        help="(Reserved) second engine, measured in turn with the first",
+        metavar="[NAME=]PATH",
+        help="A second engine (or model), measured in turn with each --trt-engine: an A/B that needs no baseline. The "
+        "built-in suite then has the test `against` in place of `layers` and `structure`",
     )
     for which in ("min", "opt", "max"):
         add(
@@ -180,9 +192,13 @@ def add_options(parser: pytest.Parser) -> None:
     add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
     add(
         "--trt-report",
-        action=_NotYet,
         metavar="FILE.html",
-        help="(Reserved) write a self-contained HTML report",
+        help="Write a report in one HTML file, readable offline: layers against the baseline, outputs, structure, log",
+    )
+    add(
+        "--trt-summary",
+        metavar="FILE.md",
+        help="Append a summary in Markdown; in GitHub Actions: --trt-summary=$GITHUB_STEP_SUMMARY",
     )
     add(
         "--trt-json",

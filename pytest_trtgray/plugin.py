@@ -15,7 +15,8 @@ import pytest
 UNUSED: tuple[Any, ...] = (None, [], False, 0, "auto", "gate", "info")
 """Values of our options that ask for nothing."""
 FIXTURES = frozenset(
-    f"trt_{name}" for name in ("build", "compare", "device", "engine", "log", "profiler", "shadow", "structure")
+    f"trt_{name}"
+    for name in ("against", "build", "compare", "device", "engine", "log", "profiler", "shadow", "structure")
 )
 RUNNING = "trtgray-running"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trtgray.errors import NotRunnableError, ShapeError, TrtGrayError
-from pytest_trtgray.settings import Settings
+from pytest_trtgray.settings import OptionError, Settings
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.onnx_model import OnnxModel
@@ -20,18 +20,23 @@ def check_everything(settings: Settings) -> None:
     """
     if settings.require_gpu:
         _require_gpu(settings)
+    if settings.against and not settings.engines:
+        raise OptionError(
+            "--trt-against", "there is no engine to compare it with", "Name the engine under test with --trt-engine."
+        )
     if not (settings.engines or settings.onnx):
         return
     from pytest_trtgray.engines.loading import check_file, is_engine_file
 
-    models = [check_file(request.path) for request in settings.engines]
+    requests = [*settings.engines, *([settings.against] if settings.against else [])]
+    models = [check_file(request.path) for request in requests]
     if settings.onnx is not None:
         check_file(settings.onnx)
     _check_runtime(settings)
     for model in models:
         if model is not None:
             _check_shapes(settings, model)
-    for request in settings.engines:
+    for request in requests:
         # listed only when it is loaded: not by a run that is refused, or that only collects
         if is_engine_file(request.path) and not settings.update:
             admit(request.path, settings)

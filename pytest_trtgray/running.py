@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.errors import NotApplicableError, NotRunnableError, TrtGrayError
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.plugin import uses_fixtures
+from pytest_trtgray.reporting.results import DETAILS, details_key
 from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
@@ -110,8 +111,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Put the log of a test on the report of its last phase before the teardown."""
+    """Details and the log of a test travel with its report, also from a worker of pytest-xdist."""
     report = yield
+    if call.when == "call" and details_key in item.stash:
+        setattr(report, DETAILS, item.stash[details_key])
+        del item.stash[details_key]
     if call.when == "call" or (call.when == "setup" and not report.passed):
         said = item.stash.get(said_key, ())
         if said:
@@ -176,8 +180,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _has_results(config: pytest.Config) -> bool:
-    """Whether any test used the plugin, or its JSON was asked for."""
-    return session_key in config.stash or settings_of(config).json_path is not None
+    """Whether any test used the plugin, or a report was asked for."""
+    return session_key in config.stash or settings_of(config).wants_details
 
 
 @contextlib.contextmanager
@@ -188,6 +192,8 @@ def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, N
         if settings_of(item.config).require_gpu:
             fail_test(error.message)
         skip_test(f"{error.thing}: {error.reason}")
+    except NotApplicableError as error:
+        skip_test(error.message)
     except TrtGrayError as error:
         if keep_traceback:
             raise

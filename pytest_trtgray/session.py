@@ -21,12 +21,15 @@ from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.records import SEVERITIES, LogSeverity, Record, at_least
 from pytest_trtgray.logs.ruleset import RuleSet, load_rules
 from pytest_trtgray.preflight import admit
-from pytest_trtgray.reporting.results import PROPERTY
+from pytest_trtgray.reporting.results import PROPERTY, details_key
 from pytest_trtgray.settings import EngineRequest, Settings
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.engines.base import Engine, Feed
+
+
+Details = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class PendingBaseline:
 
 @dataclass
 class TestRecord:
-    """What one test found; ``checks`` are plain builtins, they travel between xdist processes."""
+    """What one test found, as plain builtins that travel between xdist processes; ``details`` has a row a check."""
 
     __test__ = False
 
     checks: list[dict[str, Any]] = field(default_factory=list)
+    details: list[dict[str, Any]] = field(default_factory=list)
     pending: list[PendingBaseline] = field(default_factory=list)
 
 
@@ -87,6 +91,7 @@ class TrtSession:
         precision: str = "",
         calibration: Sequence[Feed] = (),
         log_level: LogSeverity | None = None,
+        calibration_method: str = "",
     ) -> Engine:
         """Build or load an engine, once a run.
 
@@ -102,11 +107,14 @@ class TrtSession:
             cache_dir=self.settings.cache_dir,
             precision=precision,
             calibration=tuple(calibration),
+            calibration_method=calibration_method,
             tactic_sources=self.settings.tactic_sources,
             log_level=log_level or self.settings.log_level,
         )
         asked = f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)} {options.log_level}"
         key = (str(path), name, asked)
+        how = f"{runtime} {shapes!r} {precision} {calibration_method} {calibration_digest(calibration)}"
+        key = (str(path), name, how)
         if key not in self._engines:
             if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
                 self.written.append(str(written))
@@ -192,9 +200,30 @@ class TrtSession:
         """What a test has found so far."""
         return self._records.setdefault(item.nodeid, TestRecord())
 
-    def report(self, item: pytest.Item, kind: str, engine: Engine | None, outcome: str, summary: str,
-               findings: Sequence[Finding] = (), **numbers: Any) -> None:  # fmt: skip
-        """Add one check to a test's record."""
+    def report(
+        self,
+        item: pytest.Item,
+        kind: str,
+        engine: Engine | None,
+        outcome: str,
+        summary: str,
+        findings: Sequence[Finding] = (),
+        *,
+        details: Details | None = None,
+        **numbers: Any,
+    ) -> None:
+        """Add one check to a test's record.
+
+        Args:
+            item: the test.
+            kind: of the check, such as ``timing``.
+            engine: under test.
+            outcome: in one word.
+            summary: in one line.
+            findings: on this check.
+            details: makes the rows behind a report's tables; called only if a report is asked for.
+            numbers: for the JSON report.
+        """
         info = engine.info if engine else None
         redact = redaction.current()
         findings = [redact.finding(finding) for finding in (*findings, *(engine.findings if engine else ()))]
@@ -213,6 +242,7 @@ class TrtSession:
                 **numbers,
             }
         )
+        self.record(item).details.append(dict(details()) if details and self.settings.wants_details else {})
 
     def commit(self, item: pytest.Item) -> None:
         """Write the baselines of a test that has passed."""
@@ -230,10 +260,12 @@ class TrtSession:
                 self.written.append(str(path))
 
     def attach_properties(self, item: pytest.Item) -> None:
-        """Put a test's checks where reports, JUnit and xdist carry them."""
+        """Put a test's checks where reports, JUnit and xdist carry them; details go past JUnit."""
         record = self._records.pop(item.nodeid, None)
         if record is not None and record.checks:
             item.user_properties.append((PROPERTY, json.dumps(record.checks, separators=(",", ":"))))
+            if any(record.details):
+                item.stash[details_key] = json.dumps(record.details, separators=(",", ":"))
 
     # baselines ---------------------------------------------------------------------------------------
 

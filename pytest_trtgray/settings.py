@@ -33,6 +33,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     """See the options' and ini values' help texts for each field."""
 
     engines: tuple[EngineRequest, ...]
+    against: EngineRequest | None
     onnx: Path | None
     shapes: tuple[ShapeRequest, ...]
     runtime: str
@@ -45,6 +46,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     timing: str
     require_gpu: bool
     json_path: Path | None
+    report_path: Path | None
+    summary_path: Path | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -58,8 +61,10 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     iterations: int | None
     rtol: float | None
     atol: float | None
+    localise_s: float
     cache_dir: Path
     tactic_sources: tuple[str, ...]
+    advice: bool
     identity: tuple[str, ...]
     log_level: LogSeverity
     redaction: bool
@@ -69,7 +74,12 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def is_used(self) -> bool:
         """Whether any option asks for something; decides on the header line."""
-        return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
+        return bool(self.engines or self.update or self.prune or self.wants_details or self.require_gpu)
+
+    @property
+    def wants_details(self) -> bool:
+        """Whether a report shows more than summaries."""
+        return any((self.json_path, self.report_path, self.summary_path))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -84,6 +94,7 @@ def read_settings(config: pytest.Config) -> Settings:
     base = config.inipath.parent if config.inipath else config.rootpath
     return Settings(
         engines=_engines(option("trt_engine"), here),
+        against=_against(option("trt_against"), here),
         onnx=here / option("trt_onnx") if option("trt_onnx") else None,
         shapes=_shapes(option("trt_min_shapes"), option("trt_opt_shapes"), option("trt_max_shapes")),
         runtime=option("trt_runtime"),
@@ -102,6 +113,8 @@ def read_settings(config: pytest.Config) -> Settings:
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
+        report_path=here / option("trt_report") if option("trt_report") else None,
+        summary_path=here / option("trt_summary") if option("trt_summary") else None,
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),
@@ -115,8 +128,10 @@ def read_settings(config: pytest.Config) -> Settings:
         iterations=_at_least("trt_iterations", config.getini("trt_iterations"), 0) or None,
         rtol=_not_negative(config, "trt_rtol"),
         atol=_not_negative(config, "trt_atol"),
+        localise_s=_not_negative(config, "trt_localise") or 0.0,
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
+        advice=bool(config.getini("trt_advice")),
         identity=_identity(config.getini("trt_identity")),
         log_level=option("trt_log_level"),
         redaction=not option("trt_no_redaction"),
@@ -170,16 +185,22 @@ def activated(test: ActiveTest) -> Iterator[None]:
         _active.pop()
 
 
+def _against(given: str | None, here: Path) -> EngineRequest | None:
+    return _engine("--trt-against", given, here) if given else None
+
+
+def _engine(option: str, text: str, here: Path) -> EngineRequest:
+    name, equals, path = text.partition("=")
+    # a file may be called a=b.onnx; a name has no folder and no suffix
+    if not equals or "/" in name or "." in name or (here / text).exists():
+        name, path = Path(text).stem, text
+    if not name or not path:
+        raise OptionError(f"{option}={text}", "cannot be read", "Write PATH or NAME=PATH.")
+    return EngineRequest(name, Path(os.path.normpath(here / path)))
+
+
 def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
-    requests: list[EngineRequest] = []
-    for text in given:
-        name, equals, path = text.partition("=")
-        # a file may be called a=b.onnx; a name has no folder and no suffix
-        if not equals or "/" in name or "." in name or (here / text).exists():
-            name, path = Path(text).stem, text
-        if not name or not path:
-            raise OptionError(f"--trt-engine={text}", "cannot be read", "Write PATH or NAME=PATH.")
-        requests.append(EngineRequest(name, Path(os.path.normpath(here / path))))
+    requests = [_engine("--trt-engine", text, here) for text in given]
     names = [request.name for request in requests]
     for request in requests:
         if names.count(request.name) > 1:

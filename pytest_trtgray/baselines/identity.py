@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -73,8 +73,17 @@ def slug(identity: Identity) -> str:
 
 def timing_key(shapes: Mapping[str, tuple[int, ...]], method: Mapping[str, str]) -> str:
     """The entry inside a baseline file: the shapes, and how times were taken."""
-    how = ",".join(f"{name}={value}" for name, value in sorted(method.items()))
-    return f"timing {format_shapes(dict(sorted(shapes.items())))} {how}"
+    return f"timing {format_shapes(dict(sorted(shapes.items())))} {_how(method)}"
+
+
+def first_calls_key(names: Sequence[str], method: Mapping[str, str]) -> str:
+    """The same for first calls: the shapes in the order in which they change.
+
+    Args:
+        names: of the calls, such as ``x:1x8``.
+        method: how times were taken.
+    """
+    return f"first-calls {' -> '.join(names)} {_how(method)}"
 
 
 def run_context(engine: Engine) -> dict[str, str]:
@@ -88,6 +97,10 @@ def run_context(engine: Engine) -> dict[str, str]:
         **(dict(device.details) if device else {}),
     }
     return {name: value for name, value in context.items() if value}
+
+
+def _how(method: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(method.items()))
 
 
 def _job() -> str:

@@ -31,7 +31,7 @@ class BaselineFile:
         test: the test's node id.
         engine: name of the engine it was recorded with (of ``--trt-engine``), empty if none.
         identity: the hardware and runtime that it belongs to.
-        entries: by kind: ``structure``, or ``timing <shapes> <method>``.
+        entries: by kind: ``structure``, ``timing <shapes> <method>``, ``first-calls <shapes> -> … <method>``.
     """
 
     test: str

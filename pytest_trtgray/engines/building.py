@@ -41,6 +41,7 @@ from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose
 from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import packed
@@ -71,6 +72,7 @@ class BuildRequest:
         device: CUDA device on which kernels are tried.
         timing_cache: file that keeps measured kernels from build to build.
         log_file: where everything that is said goes, chatter included; ``None`` for nowhere.
+        debug_tensors: whether the engine can show the tensors that no fusion takes away (:func:`shows_unfused`).
     """
 
     flavour: Flavour
@@ -82,6 +84,7 @@ class BuildRequest:
     device: int = 0
     timing_cache: Path | None = None
     log_file: Path | None = None
+    debug_tensors: bool = False
 
 
 def is_weakly_typed(flavour: Flavour) -> bool:
@@ -90,6 +93,11 @@ def is_weakly_typed(flavour: Flavour) -> bool:
     TensorRT for RTX 1.4 still has the flags' names, and rejects them.
     """
     return flavour == "tensorrt" and hasattr(quiet_import(flavour).BuilderFlag, "FP16")
+
+
+def shows_unfused(flavour: Flavour) -> bool:
+    """Whether an engine can show tensors without losing fusions: TensorRT for RTX, and TensorRT from 10.12 on."""
+    return hasattr(quiet_import(flavour).INetworkDefinition, "mark_unfused_tensors_as_debug_tensors")
 
 
 def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any]]:
@@ -120,7 +128,7 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
             + redaction.current()(first_cause(records, "no reason given")),
-            "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            _remedy(records),
         )
     memory = memory_from_log(record.message for record in records)
     facts = {
@@ -133,6 +141,13 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         _keep_all(records, request.log_file)
         facts["files"] = [request.log_file.name]
     return engine, facts
+
+
+def _remedy(records: Sequence[Record]) -> str:
+    """What to do about a failed build, as far as a rule knows."""
+    diagnosis = diagnose(records)
+    told = "What else was said stands below the failure of a test, and beside --trt-json."
+    return told if diagnosis.code in (OK, UNDIAGNOSED) else f"{diagnosis.code}: {diagnosis.remedy}\n  {told}"
 
 
 def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Sequence[Record]]:
@@ -150,14 +165,15 @@ def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Seq
         try:
             return _build(backend, model, request, interrupt), records
         except _BuildStopped as error:
-            SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
+            if str(error):
+                SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
         except backend.error:
             pass  # Polygraphy has logged it
         return None, records
 
 
 class _BuildStopped(Exception):
-    """A build that cannot go on."""
+    """A build that cannot go on; says why where TensorRT does not."""
 
 
 def primary_context(device_index: int) -> AbstractContextManager[Any]:
@@ -242,6 +258,13 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interr
         builder, parsed, parser = _parse(backend, model, request.flavour, typed)
     if interrupt.is_pending:
         raise _BuildStopped("interrupted")
+    with SINK.phase("parse"):
+        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
+    builder, parsed = network[0], network[1]
+    if parsed.num_layers == 0:
+        raise backend.error("the parser found no layers")
+    if request.debug_tensors and hasattr(parsed, "mark_unfused_tensors_as_debug_tensors"):
+        parsed.mark_unfused_tensors_as_debug_tensors()
     options: dict[str, Any] = {
         "profiles": [_to_polygraphy(backend, profile) for profile in request.profiles],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
@@ -274,8 +297,10 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     else:
         is_parsed = parser.parse_from_file(str(model.path))
     say_parser_errors(flavour, parser)
-    if not is_parsed or parser.num_errors:
-        raise _BuildStopped("the parser does not take the model")
+    if parser.num_errors:
+        raise _BuildStopped
+    if not is_parsed:
+        raise _BuildStopped("the parser refuses the model without saying why")
     if network.num_layers == 0:
         raise _BuildStopped("the parser found no layers")
     return builder, network, parser

@@ -54,8 +54,12 @@ def shares_profiles(flavour: Flavour) -> bool:
 
 
 def first_cause(records: Iterable[Record], fallback: str) -> str:
-    """The first error of a cascade; the last one is mostly a consequence."""
+    """The first error of a cascade; the last one is mostly a consequence.
+
+    Of a model that does not parse, the first in the parser's own list: it names the node and says why in one message.
+    """
     said = errors_of(records)
-    text = said[0].message if said else fallback
+    listed = [record for record in said if "desc" in record.details]
+    text = (listed or said)[0].message if said else fallback
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     return " ".join(lines[:3]) if lines else fallback

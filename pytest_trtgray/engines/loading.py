@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_trtgray.engines.base import Engine, Feed
 from pytest_trtgray.engines.cache import CachedEngine, EngineCache
@@ -31,6 +31,9 @@ from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import unpacked
 from pytest_trtgray.vendor import is_installed
 
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.tensorrt import TensorRTEngine
+
 Runtime = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
 """In order of preference."""
@@ -48,6 +51,8 @@ class LoadOptions:
         cache_dir: where built engines are kept.
         precision: to build in, see :mod:`~pytest_trtgray.engines.precision`; empty for the model's own types.
         calibration: inputs from which INT8 and FP8 take their ranges.
+        calibration_method: how, see :mod:`~pytest_trtgray.engines.calibration`. With one, the model is converted
+            on every runtime; without, a weakly typed TensorRT calibrates itself (by entropy), others by ``minmax``.
         tactic_sources: names of TensorRT's ``TacticSource``; empty for its default.
         tf32: whether FP32 layers may compute in TF32; off for a reference.
         log_level: what is kept of what the runtime says; ``verbose`` is another build.
@@ -59,6 +64,7 @@ class LoadOptions:
     cache_dir: Path = Path(".trtgray_cache")
     precision: str = ""
     calibration: tuple[Feed, ...] = ()
+    calibration_method: str = ""
     tactic_sources: tuple[str, ...] = ()
     tf32: bool = True
     log_level: LogSeverity = "info"
@@ -184,13 +190,47 @@ def load_model(given: OnnxModel, options: LoadOptions, name: str) -> Engine:
     return engine
 
 
+def build_again(engine: Engine, *, model: OnnxModel | None = None, debug_tensors: bool = False) -> TensorRTEngine:
+    """An engine of TensorRT once more, with its profiles and options, and with something to show besides.
+
+    Args:
+        engine: of either flavour.
+        model: another model to build; the engine's own by default.
+        debug_tensors: see :class:`~pytest_trtgray.engines.building.BuildRequest`.
+
+    Raises:
+        EngineError: it was not loaded by :func:`load_engine`, its model is not known, or it does not build.
+    """
+    if engine.source is None or engine.model is None:
+        raise EngineError(
+            engine.info.name,
+            "cannot be built once more: its ONNX model is not known",
+            "Give it: --trt-onnx=PATH, or give the .onnx instead of the engine.",
+        )
+    options, flavour = engine.source.options, engine.info.runtime
+    if flavour not in FLAVOURS:
+        raise EngineError(engine.info.name, f"is no engine of TensorRT but of {flavour}")
+    _, flag = _in_precision(engine.model, options, flavour)
+    return _build_engine(
+        model or engine.model,
+        options,
+        flavour,
+        flag,
+        profiles=engine.info.profiles,
+        name=engine.info.name,
+        notes=(),
+        debug_tensors=debug_tensors,
+    )
+
+
 def _in_precision(
     given: OnnxModel, options: LoadOptions, runtime: Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
 ) -> tuple[OnnxModel, str]:
     """The model to build, and the builder's precision flag: one of the two carries the precision asked for."""
     from pytest_trtgray.engines.building import is_weakly_typed
 
-    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime)):
+    method = options.calibration_method
+    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime) and not method):
         return given, options.precision
     if not needs_conversion(given, options.precision):
         return given, ""
@@ -201,8 +241,9 @@ def _in_precision(
             "precision": options.precision,
             "conversion": CONVERSION,
             "calibration": calibration_digest(calibration),
+            **({"method": method} if method else {}),
         },
-        lambda: (convert(given.path, options.precision, calibration), {}),
+        lambda: (convert(given.path, options.precision, calibration, method), {}),
         suffix=".onnx",
     )
     return open_model(cached.path, original=given.path, made=f"converted to {options.precision}"), ""
@@ -217,7 +258,8 @@ def _build_engine(
     profiles: tuple[ShapeProfile, ...],
     name: str,
     notes: tuple[str, ...],
-) -> Engine:
+    debug_tensors: bool = False,
+) -> TensorRTEngine:
     """The engine of a flavour, from the cache or built now."""
     from pytest_trtgray.engines.building import BuildRequest, build, shown_profiles, timing_cache_path
     from pytest_trtgray.engines.flavour import version_of
@@ -232,6 +274,7 @@ def _build_engine(
         tactic_sources=options.tactic_sources if flavour == "tensorrt" else (),
         device=options.device,
         timing_cache=timing_cache_path(options.cache_dir, flavour, options.device),
+        debug_tensors=debug_tensors,
     )
     cache = EngineCache(options.cache_dir)
     gpu = find_gpu(options.device)
@@ -247,6 +290,8 @@ def _build_engine(
     }
     if precision:
         key |= {"precision": precision, "calibration": calibration_digest(request.calibration)}
+    if debug_tensors:
+        key["debug_tensors"] = True
     if request.tactic_sources:
         key["tactic_sources"] = sorted(request.tactic_sources)
     if options.log_level == "verbose":

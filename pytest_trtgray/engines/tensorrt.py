@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +29,12 @@ from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
 from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
-from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
+from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows, parse_listing
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes, requested
+from pytest_trtgray.engines.scopes import with_scoped_names
+from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.buffer import RecordBuffer
@@ -123,14 +124,15 @@ class TensorRTEngine(Engine):
             profiles=profiles or (self._profiles(inputs) if self._engine else ()),
             device=device,
             targets=targets or "+".join(self.header.targets),
-            memory=Memory(**self._facts.get("memory", {})),
+            memory=self._memory(),
         )
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:
         """From the build's log where it was built here (the same on every machine), else the inspector."""
+        names = self.model.scoped_names if self.model else {}
         if rows := self._facts.get("layers"):
-            return tuple(layers_from_rows(rows))
+            return with_scoped_names(layers_from_rows(rows), names)
         if self._engine is None:
             raise NotRunnableError(
                 self.info.name,
@@ -143,7 +145,7 @@ class TensorRTEngine(Engine):
             if context is not None:
                 inspector.execution_context = context
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-        return tuple(layers_from_json(json.loads(text)))
+        return with_scoped_names(layers_from_json(parse_listing(text)), names)
 
     @contextmanager
     def _optimal_context(self) -> Iterator[Any]:
@@ -161,6 +163,11 @@ class TensorRTEngine(Engine):
                         context.set_input_shape(spec.name, self.info.profiles[0][spec.name].opt)
             yield context
             del context
+
+    @property
+    def rebuild_s(self) -> float:
+        """What the build took; unknown of an engine file."""
+        return float(self._facts.get("build_s", "inf"))
 
     @property
     def timing_method(self) -> Mapping[str, str]:
@@ -190,14 +197,57 @@ class TensorRTEngine(Engine):
             finally:
                 execution.close()
 
-    def close(self) -> None:
-        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+    @contextmanager
+    def taps(self, feed: Feed) -> Iterator[Taps]:
+        """A second build of the model that shows what no fusion takes away; before 10.12, what is made an output."""
+        from pytest_trtgray.engines.tensorrt_taps import open_taps
+
+        with open_taps(self, self.checked(feed)) as taps:
+            yield taps
+
+    def run_watched(
+        self, feed: Mapping[str, Any], wanted: Collection[str]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Infer once in a context that shows its debug tensors.
+
+        Args:
+            feed: checked.
+            wanted: names of the debug tensors to keep.
+
+        Returns:
+            the debug tensors that showed, and the outputs.
+
+        Raises:
+            EngineError: TensorRT refuses the listener, or a tensor could not be copied.
+        """
+        from pytest_trtgray.engines.tensorrt_taps import debug_listener
+
+        self.require_runnable()
+        listener = debug_listener(quiet_import(self.flavour), wanted, self._device_index)
+        with SINK.collect("run") as records, self._explained(records):
+            execution = self._new_execution(None, DEFAULT_TIMING)
+            try:
+                execution.bind(feed, self.profile_of(feed))
+                execution.watched(listener)
+                outputs = execution.fetch()
+            finally:
+                execution.close()
+        if listener.failures:
+            raise EngineError(self.info.name, f"a debug tensor could not be read: {listener.failures[0]}")
+        return listener.shown, outputs
+
+    def renew(self) -> None:
+        """Start over in a fresh execution context; compiled kernels are kept."""
         if self._execution is not None:
             self._execution.close()
+            self._execution = None
+
+    def close(self) -> None:
+        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+        self.renew()
         if self._kernels is not None:
             self._kernels.save()
         # what was made last goes first
-        self._execution = None
         self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
@@ -255,9 +305,8 @@ class TensorRTEngine(Engine):
 
     def _make_way(self) -> None:
         """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
-        if self._execution is not None and not shares_profiles(self.flavour):
-            self._execution.close()
-            self._execution = None
+        if not shares_profiles(self.flavour):
+            self.renew()
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:
@@ -291,6 +340,17 @@ class TensorRTEngine(Engine):
         """Beside an engine that was built here; nobody asked for a file beside the user's own."""
         device = self.info.device
         return self.path.with_suffix(f".{device.sm}.kernels") if self._facts and device else None
+
+    def _memory(self) -> Memory:
+        """What the build told; of an engine file what a context needs, activations and scratch together."""
+        if self._facts or self._engine is None:
+            return Memory(**self._facts.get("memory", {}))
+        engine = self._engine
+        if hasattr(engine, "device_memory_size_v2"):
+            return Memory(activations_bytes=int(engine.device_memory_size_v2))
+        return Memory(
+            activations_bytes=int(engine.device_memory_size) if hasattr(engine, "device_memory_size") else None
+        )
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]

@@ -31,7 +31,7 @@ _RETURNS = re.compile(
 )
 _FAILED = re.compile(r"^\W*(?:None|False|RAISED)\b")
 # who said it is no part of what was said: it moves with every release
-_SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
+_SOURCE = re.compile(r"\s*\bIn [^\n()]{1,80} at /_src/[^\s:]+:\d+ ?|^\w+\.(?:cpp|hpp|h):\d+: ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,14 @@ def findings_of(
 
 @dataclass(frozen=True)
 class _Statement:
-    """A message, an event or a result, as conditions see it."""
+    """A message, an event, a fact or a result, as conditions see it; ``said`` is the whole message.
+
+    Statements of one position come from one message; a fact, which follows from many, has a number of its own.
+    """
 
     position: int
     line: int | None
+    said: str
     text: str
     kind: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -151,6 +155,7 @@ class _Statement:
     producer: str = ""
     phase: str = ""
     is_stated: bool = True
+    fact: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,13 @@ def _read(
     results = list(api)
     placed = _placed(messages, list(events))
     by_position: dict[int, list[Event]] = {}
-    for position, event in (*placed, *facts_of(messages, placed)):
+    for position, event in placed:
         by_position.setdefault(position, []).append(event)
     reading = _Reading(rules or builtin_rules())
     for position, record in enumerate(messages):
         reading.take(_of_record(position, record, by_position.get(position, ())))
+    for number, (position, fact) in enumerate(facts_of(messages, placed), start=1):
+        reading.take([_of_fact(position, fact, number)])
     for position, result in enumerate(results, start=len(messages)):
         reading.take(_of_result(position, result))
     reading.settle()
@@ -200,9 +207,10 @@ def _of_record(position: int, record: Record, events: Iterable[Event]) -> Iterat
     text = record.message
     if not is_stated or record.severity in STATED:
         text = _SOURCE.sub("", text)
-    yield _Statement(position, record.line, text, **common)  # type: ignore[arg-type]
+    yield _Statement(position, record.line, record.message, text, **common)  # type: ignore[arg-type]
     for event in events:
-        yield _Statement(position, record.line, _text_of(event), event.kind, event.fields, **common)  # type: ignore[arg-type]
+        about = (_text_of(event), event.kind, event.fields)
+        yield _Statement(position, record.line, record.message, *about, **common)  # type: ignore[arg-type]
 
 
 def _text_of(event: Event) -> str:
@@ -212,17 +220,20 @@ def _text_of(event: Event) -> str:
     return ""
 
 
+def _of_fact(position: int, fact: Event, number: int) -> _Statement:
+    said = f"{fact.kind}: " + ", ".join(f"{name} = {value}" for name, value in fact.fields.items())
+    return _Statement(position, fact.line, said, said, fact.kind, fact.fields, fact=number)
+
+
 def _of_result(position: int, result: ApiResult) -> Iterator[_Statement]:
-    fields = {"call": result.call, "result": result.result}
-    yield _Statement(position, None, f"{result.call} -> {result.result}", "api", fields, "info")
+    said = f"{result.call} -> {result.result}"
+    yield _Statement(position, None, said, said, "api", {"call": result.call, "result": result.result}, "info")
     for error in result.errors:
         desc = str(error.get("desc", ""))
-        fields = {**error, "desc": desc}
-        yield _Statement(position, None, desc, "parser_error", fields, "error")
-        yield _Statement(position, None, _SOURCE.sub("", desc), "", fields, "error")
-        reader = EventReader()
-        for event in reader.feed(Record("error", "", desc)):
-            yield _Statement(position, None, _text_of(event), event.kind, event.fields, "error")
+        yield _Statement(position, None, desc, desc, "parser_error", {**error, "desc": desc}, "error")
+        yield _Statement(position, None, desc, _SOURCE.sub("", desc), "", error, "error")
+        for event in EventReader().feed(Record("error", "", desc)):
+            yield _Statement(position, None, desc, _text_of(event), event.kind, event.fields, "error")
 
 
 # -- matching
@@ -253,7 +264,10 @@ class _Reading:
                 self._at_nodes.append(statement)
             if _is_failure(statement):
                 self._errors.append(statement)
+            lowered = statement.text.lower()
             for condition, owners in self._index.candidates(statement):
+                if condition.needles and not any(needle in lowered for needle in condition.needles):
+                    continue
                 found = _holds(condition, statement)
                 if found is None:
                     continue
@@ -263,17 +277,18 @@ class _Reading:
 
     def settle(self) -> None:
         """Of the rules that fit a message keep the first, and find out what it is about."""
-        by_place: dict[tuple[int, bool], list[_Match]] = {}
+        by_place: dict[tuple[int, int, bool], list[_Match]] = {}
         for match in self._matches:
             if self._stands(match.rule):
-                by_place.setdefault((match.statement.position, match.rule.rank == "capture"), []).append(match)
+                place = (match.statement.position, match.statement.fact, match.rule.rank == "capture")
+                by_place.setdefault(place, []).append(match)
         self._matches = []
         for matches in by_place.values():
             best = min(matches, key=lambda match: match.key)
             where = next((match.where for match in matches if match.where and match.order == best.order), "")
             self._matches.append(replace(best, where=where or self._node_of(best.statement)))
         self._matches.sort(key=lambda match: match.key)
-        known = {position for position, _ in by_place}
+        known = {position for position, fact, _ in by_place if not fact}
         unknown = [error for error in self._errors if error.position not in known]
         if self._failures():
             unknown = [error for error in unknown if not self._is_follow_up(error)]
@@ -342,7 +357,10 @@ class _Reading:
         if statement.is_stated and statement.severity not in STATED:
             return statement
         text = statement.text
+        lowered = text.lower()
         for condition in self._rules.noise:
+            if condition.needles and not any(needle in lowered for needle in condition.needles):
+                continue
             if _holds(condition, statement) is None:
                 continue
             if condition.event or condition.text is None:
@@ -448,13 +466,11 @@ def _holds(condition: Condition, statement: _Statement) -> str | None:
         value = fields.get(name)
         if not isinstance(value, (int, float)) or not value > limit:
             return None
-    where = _name(str(fields.get("node_name", "") or fields.get("where", "")))
-    if condition.text is None:
-        return where
-    found = condition.text.search(statement.text)
-    if found is None:
+    found = condition.text.search(statement.text) if condition.text else None
+    if condition.text and found is None:
         return None
-    return _name(found.groupdict().get("where") or where)
+    where = found.groupdict().get("where") if found else None
+    return _name(str(where or fields.get("node_name", "") or fields.get("where", "")))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -470,7 +486,7 @@ def _is_standard(operator: str) -> bool:
 
 
 def _shown(statement: _Statement) -> Evidence:
-    return Evidence(statement.line, _printable(statement.text.strip()[:_SHOWN_CHARACTERS]))
+    return Evidence(statement.line, _printable(statement.said.strip()[:_SHOWN_CHARACTERS]))
 
 
 def _name(text: str) -> str:
@@ -510,7 +526,7 @@ def _undiagnosed_finding(errors: Sequence[_Statement]) -> Finding:
     return Finding(
         "error",
         _place(shown.line),
-        f"an error that no rule knows: {_first_line(shown.text)}" + (f" (and {count - 1} more)" if count > 1 else ""),
+        f"an error that no rule knows: {_told(errors[0])}" + (f" (and {count - 1} more)" if count > 1 else ""),
         f"log.{UNDIAGNOSED}",
         {"messages": count, "line": shown.line},
         _REPORT,
@@ -527,7 +543,7 @@ def _finding(matches: Sequence[_Match]) -> Finding:
     return Finding(
         rule.severity,
         some(names) or _place(shown.line),
-        f"{rule.cause}{about}: {_first_line(shown.text)}",
+        f"{rule.cause}{about}: {_told(first.statement)}",
         f"log.{rule.id}",
         {
             "messages": len(matches),
@@ -537,6 +553,11 @@ def _finding(matches: Sequence[_Match]) -> Finding:
         },
         f"{rule.remedy}{effect}",
     )
+
+
+def _told(statement: _Statement) -> str:
+    """The first line of the message, without where in the source it was said."""
+    return _first_line(_printable(_SOURCE.sub("", statement.said)))
 
 
 def _place(line: int | None) -> str:

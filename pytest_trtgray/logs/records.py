@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 LogSeverity = Literal["internal_error", "error", "warning", "info", "verbose"]
@@ -50,7 +50,9 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, fit for JSON Lines; ``time_s`` is ``time`` there."""
-        data = asdict(self)
+        # not asdict, which takes as long as all else that becomes of a message
+        data = dict(vars(self))
+        data["details"] = dict(self.details)
         data["time"] = data.pop("time_s")
         return data
 

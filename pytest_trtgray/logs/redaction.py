@@ -35,74 +35,72 @@ _SHARED_NAMES = frozenset(("root", "user", "admin", "runner", "ubuntu", "nobody"
 _LARGEST_MAJOR_VERSION = 19
 """Of anything in a log that has versions of four numbers (TensorRT, cuBLAS, cuDNN); an address may begin with more."""
 
-_Hint = Callable[[str], object]
-"""Whether a pattern may match a text, given in lower case: quicker than to try."""
-_Rule = tuple[_Hint, re.Pattern[str], "str | Callable[[re.Match[str]], str]"]
-"""A hint, a pattern, and what stands in the place of what it matches."""
+_Rule = tuple["str | re.Pattern[str]", re.Pattern[str], "str | Callable[[re.Match[str]], str]"]
+"""A sign without which the pattern cannot match the text, sought in lower case and quicker to find; the pattern; and
+what stands in the place of what it matches."""
 
 _SECRET_NAME = r"(?<![A-Za-z0-9])(?:password|passwd|passphrase|pwd|secret|(?:api|access|secret|private)[_-]?key)"
 _TOKEN_NAME = r"(?<![A-Za-z0-9])(?:token|credentials?)"
 _ASSIGNED = r"[\"']?\s*[=:]\s*[\"']?"
 
 
-def _any(*texts: str) -> _Hint:
-    if len(texts) == 1:
-        wanted = texts[0]
-        return lambda lowered: wanted in lowered
-    return lambda lowered: any(text in lowered for text in texts)
+# what an address has: both begin with a fixed character, which is found fast
+_NUMBERS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")
+_COLONS = re.compile(r":[0-9a-f]{1,4}:[0-9a-f]{1,4}:[0-9a-f]{1,4}:")
 
 
-# what an address has, found faster than the whole of it: both begin with a fixed character
-_NUMBERS: _Hint = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d").search
-_COLONS: _Hint = re.compile(r":[0-9a-f]{1,4}:[0-9a-f]{1,4}:[0-9a-f]{1,4}:").search
+def _with_any(signs: str, pattern: re.Pattern[str], placeholder: str) -> tuple[_Rule, ...]:
+    return tuple((sign, pattern, placeholder) for sign in signs.split())
+
+
 _SECRETS: tuple[_Rule, ...] = (
     (
-        _any("private key"),
+        "private key",
         re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", re.DOTALL),
         rf"\1{REDACTED}\2",
     ),
-    (_any("akia", "asia", "aroa", "aida"), re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b"), REDACTED),  # AWS
-    (_any("aiza"), re.compile(r"\bAIza[\w-]{35}(?![\w-])"), REDACTED),  # Google
-    (_any("gh"), re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}"), REDACTED),
-    (_any("github_pat_"), re.compile(r"\bgithub_pat_\w{20,}"), REDACTED),
-    (_any("glpat-"), re.compile(r"\bglpat-[\w-]{20,}"), REDACTED),
-    (_any("hf_"), re.compile(r"\bhf_[A-Za-z0-9]{30,}"), REDACTED),
-    (_any("nvapi-"), re.compile(r"\bnvapi-[\w-]{20,}"), REDACTED),
-    (_any("xox"), re.compile(r"\bxox[abeoprs]-[\w-]{10,}"), REDACTED),  # Slack
-    (_any("sk-"), re.compile(r"\bsk-[\w-]{20,}"), REDACTED),
-    (_any("pypi-"), re.compile(r"\bpypi-[\w-]{16,}"), REDACTED),
-    (_any("eyj"), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), REDACTED),  # JSON Web Token
-    (_any("earer"), re.compile(r"\b([Bb]earer)\s+[\w.~+/-]{12,}=*"), rf"\1 {REDACTED}"),
-    (_any("uthorization"), re.compile(rf"\b([Aa]uthorization{_ASSIGNED}(?:\w+ )?)[^\s\"']{{6,}}"), rf"\1{REDACTED}"),
-    (_any("://"), re.compile(r"(://)[^/\s:@]*:[^/\s@]+@"), rf"\1{USER}:{REDACTED}@"),
-    (
-        _any("pass", "pwd", "secret", "key"),
+    *_with_any("akia asia aroa aida", re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b"), REDACTED),  # AWS
+    ("aiza", re.compile(r"\bAIza[\w-]{35}(?![\w-])"), REDACTED),  # Google
+    ("gh", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}"), REDACTED),
+    ("github_pat_", re.compile(r"\bgithub_pat_\w{20,}"), REDACTED),
+    ("glpat-", re.compile(r"\bglpat-[\w-]{20,}"), REDACTED),
+    ("hf_", re.compile(r"\bhf_[A-Za-z0-9]{30,}"), REDACTED),
+    ("nvapi-", re.compile(r"\bnvapi-[\w-]{20,}"), REDACTED),
+    ("xox", re.compile(r"\bxox[abeoprs]-[\w-]{10,}"), REDACTED),  # Slack
+    ("sk-", re.compile(r"\bsk-[\w-]{20,}"), REDACTED),
+    ("pypi-", re.compile(r"\bpypi-[\w-]{16,}"), REDACTED),
+    ("eyj", re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), REDACTED),  # JSON Web Token
+    ("earer", re.compile(r"\b([Bb]earer)\s+[\w.~+/-]{12,}=*"), rf"\1 {REDACTED}"),
+    ("uthorization", re.compile(rf"\b([Aa]uthorization{_ASSIGNED}(?:\w+ )?)[^\s\"']{{6,}}"), rf"\1{REDACTED}"),
+    ("://", re.compile(r"(://)[^/\s:@]*:[^/\s@]+@"), rf"\1{USER}:{REDACTED}@"),
+    *_with_any(
+        "pass pwd secret key",
         re.compile(rf"(?i)({_SECRET_NAME}{_ASSIGNED})[^\s\"',;&)\]}}]{{4,}}"),
         rf"\1{REDACTED}",
     ),
     # a tensor may well be called cls_token, and its shape or type follow: a secret has letters and digits
-    (
-        _any("token", "credential"),
+    *_with_any(
+        "token credential",
         re.compile(rf"(?i)({_TOKEN_NAME}{_ASSIGNED})(?=[\w+/.-]*\d)(?=[\w+/.-]*[A-Za-z])[\w+/.-]{{16,}}=*"),
         rf"\1{REDACTED}",
     ),
 )
 _PEOPLE: tuple[_Rule, ...] = (
     (
-        _any("@"),
+        "@",
         re.compile(rf"(?<![\w.+-])(?!{REDACTED}@)[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{{2,}}\b"),
         MAIL,
     ),
-    (_any("/home/"), re.compile(r"(/home/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
-    (_any("/users/"), re.compile(r"(/Users/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
-    (_any("users"), re.compile(r"(\b[A-Za-z]:[\\/]+Users[\\/]+)[^\\/\n\"']+(?=[\\/])"), rf"\1{USER}"),
-    (_any("pytest-of-"), re.compile(r"(pytest-of-)[^/\s\"']+"), rf"\1{USER}"),
+    ("/home/", re.compile(r"(/home/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
+    ("/users/", re.compile(r"(/Users/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
+    ("users", re.compile(r"(\b[A-Za-z]:[\\/]+Users[\\/]+)[^\\/\n\"']+(?=[\\/])"), rf"\1{USER}"),
+    ("pytest-of-", re.compile(r"(pytest-of-)[^/\s\"']+"), rf"\1{USER}"),
 )
 _SUFFIXES = r"local|localdomain|internal|corp|lan|intra|intranet|home\.arpa"
 _MACHINES: tuple[_Rule, ...] = (
-    (_any("ip-"), re.compile(r"\bip-\d{1,3}(?:-\d{1,3}){3}\b(?:\.[\w.-]*internal)?"), HOST),  # Amazon's names
+    ("ip-", re.compile(r"\bip-\d{1,3}(?:-\d{1,3}){3}\b(?:\.[\w.-]*internal)?"), HOST),  # Amazon's names
     (
-        _any("://"),
+        "://",
         re.compile(
             rf"(://(?:[^/\s@]*@)?)(?![^/\s@]*@|localhost\b|\[|\d+\.\d)(?:[\w-]+|[\w.-]+\.(?:{_SUFFIXES}))(?=[:/\s\"']|$)"
         ),
@@ -110,14 +108,10 @@ _MACHINES: tuple[_Rule, ...] = (
     ),
     (_COLONS, re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])"), MAC),
     (_NUMBERS, re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)"), lambda match: _ipv4(match)),
-    (_any("::"), re.compile(r"(?<![\w:.])[0-9A-Fa-f:]+::?[0-9A-Fa-f:]+(?![\w:.])"), lambda match: _ipv6(match)),
+    ("::", re.compile(r"(?<![\w:.])[0-9A-Fa-f:]+::?[0-9A-Fa-f:]+(?![\w:.])"), lambda match: _ipv6(match)),
     (_COLONS, re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?![\w:.])"), lambda match: _ipv6(match)),
 )
-_VERSION_BEFORE = re.compile(
-    r"(?:version|\bver|\bv|release|tensorrt|\btrt|rtx|cudnn|cublas\w*|cuda|driver|\bgot|expecting|library|nccl|[=<>~]=)"
-    r"[\s:=(\"'\[_-]*$",
-    re.IGNORECASE,
-)
+_VERSION_BEFORE = re.compile(r"(?:version|driver)[\s:=(]*$", re.IGNORECASE)
 _ADDRESS_BEFORE = re.compile(
     r"(?:connect\w*|listen\w*|bind\w*|bound|request|address|\baddr|host(?:name)?|server|peer|client|remote|endpoint"
     r"|gateway|proxy|\bip|inet\w*|ping|ssh)(?:\s+(?:to|from|on|at|for|is))?[\s:=(\"'\[]*$|://$|@$",
@@ -149,25 +143,33 @@ class Redactor:
     hosts: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     enabled: bool = True
-    _rules: tuple[_Rule, ...] = field(init=False, repr=False, compare=False)
+    _by_text: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    _by_pattern: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        own = (*((_any(""), re.compile(pattern), _only_groups) for pattern in self.patterns), *self._names())
-        object.__setattr__(self, "_rules", (*own, *_SECRETS, *_PEOPLE, *_MACHINES) if self.enabled else ())
+        own = (*(("", re.compile(pattern), _only_groups) for pattern in self.patterns), *self._names())
+        rules = (*own, *_SECRETS, *_PEOPLE, *_MACHINES) if self.enabled else ()
+        object.__setattr__(self, "_by_text", tuple(rule for rule in rules if isinstance(rule[0], str)))
+        object.__setattr__(self, "_by_pattern", tuple(rule for rule in rules if not isinstance(rule[0], str)))
 
     def __call__(self, text: str) -> str:
         """The text without what is private."""
         lowered = text.lower()
-        for is_possible, pattern, placeholder in self._rules:
-            if is_possible(lowered):
+        # most texts have none of the signs: these loops are what redaction costs
+        for sign, pattern, placeholder in self._by_text:
+            if sign in lowered:
+                text = pattern.sub(placeholder, text)
+        for sign, pattern, placeholder in self._by_pattern:
+            if sign.search(lowered):
                 text = pattern.sub(placeholder, text)
         return text
 
     def record(self, record: Record) -> Record:
         """A message without what is private."""
-        return replace(
-            record, message=self(record.message), prefix=self(record.prefix), details=self.data(dict(record.details))
-        )
+        message = self(record.message)
+        if message == record.message and not record.prefix and not record.details:
+            return record
+        return replace(record, message=message, prefix=self(record.prefix), details=self.data(dict(record.details)))
 
     def finding(self, finding: Finding) -> Finding:
         """A finding without what is private."""
@@ -192,21 +194,21 @@ class Redactor:
     def _names(self) -> Iterator[_Rule]:
         """Rules for the names of this machine and its user."""
         if self.home.count("/") > 1:
-            yield _any(self.home.lower()), re.compile(rf"{re.escape(self.home)}(?![\w.-])"), f"/home/{USER}"
+            yield self.home.lower(), re.compile(rf"{re.escape(self.home)}(?![\w.-])"), f"/home/{USER}"
         if len(self.user) > 1 and self.user not in _SHARED_NAMES:
             account = self.user.lower()
             name = re.compile(rf"(?<![A-Za-z0-9]){re.escape(self.user)}(?![A-Za-z0-9])")
-            yield _any(account), _PATH, lambda match: name.sub(USER, match[0])
+            yield account, _PATH, lambda match: name.sub(USER, match[0])
             said = rf"(\b(?i:user(?:name)?|login|owner)[=:\s]\s*[\"']?){re.escape(self.user)}(?![\w-])"
-            yield _any(account), re.compile(said), rf"\1{USER}"
-            yield _any(f"{account}@"), re.compile(rf"(?<![\w.-]){re.escape(self.user)}@"), f"{USER}@"
+            yield account, re.compile(said), rf"\1{USER}"
+            yield f"{account}@", re.compile(rf"(?<![\w.-]){re.escape(self.user)}@"), f"{USER}@"
         for host in self.hosts:
             if len(host) < 2 or host.startswith("localhost"):
                 continue
             # a machine called "gpu" or "node" is a word of the log as well
             is_common = not re.search(r"[\d.-]", host)
             before = r"(\b(?i:host(?:name)?|machine|server)[=:\s]\s*[\"']?|@|//)" if is_common else r"((?<![\w.-]))"
-            yield _any(host.lower()), re.compile(rf"{before}{re.escape(host)}(?:\.[\w-]+)*(?![\w-])"), rf"\1{HOST}"
+            yield host.lower(), re.compile(rf"{before}{re.escape(host)}(?:\.[\w-]+)*(?![\w-])"), rf"\1{HOST}"
 
 
 def redactor_of_this_machine(patterns: tuple[str, ...] = ()) -> Redactor:
@@ -260,14 +262,19 @@ def _only_groups(match: re.Match[str]) -> str:
 def _ipv4(match: re.Match[str]) -> str:
     numbers = [int(number) for number in match[0].split(".")]
     text, (start, end) = match.string, match.span()
-    if max(numbers) > 255 or numbers[0] in (0, 127, 255):
+    try:
+        address = ipaddress.IPv4Address(match[0])
+    except ValueError:  # a part beyond 255, or with a leading zero
+        return match[0]
+    if numbers[0] in (0, 127, 255):
         return match[0]
     before = text[max(0, start - 40) : start]
     if _ADDRESS_BEFORE.search(before) or _ADDRESS_AFTER.match(text, end):
         return IPV4
-    if numbers[0] <= _LARGEST_MAJOR_VERSION or _VERSION_BEFORE.search(before):
+    if numbers[0] <= _LARGEST_MAJOR_VERSION:
         return match[0]
-    return IPV4
+    is_version = _VERSION_BEFORE.search(before) and not address.is_private
+    return match[0] if is_version else IPV4
 
 
 def _ipv6(match: re.Match[str]) -> str:

@@ -59,6 +59,7 @@ class Condition:
         call: the call whose result is looked at.
         result: what it returned or raised, as text.
         above: fields of the event with what they must exceed.
+        needles: one of these is in every text that ``text`` fits, in lower case; empty if that cannot be said.
     """
 
     text: re.Pattern[str] | None = None
@@ -75,6 +76,7 @@ class Condition:
     call: re.Pattern[str] | None = None
     result: re.Pattern[str] | None = None
     above: tuple[tuple[str, float], ...] = ()
+    needles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,66 @@ def _condition(where: _Where, value: Any) -> Condition:
         given["standard_operator"] = _typed(where.at("standard_operator"), value["standard_operator"], bool)
     if "above" in value:
         given["above"] = _above(where.at("above"), value["above"])
+    if "text" in given:
+        given["needles"] = needles_of(given["text"].pattern)
     return Condition(**given)
+
+
+_SHORTEST_NEEDLE = 4
+
+
+def needles_of(pattern: str) -> tuple[str, ...]:
+    """For each alternative of a regular expression its longest plain part, in lower case.
+
+    Looking for plain text takes a fraction of the time of a search, and nearly all searches are in vain. What stands
+    in groups and classes or is repeated does not count, as it may be left out. Empty if an alternative has no such
+    part.
+    """
+    found = []
+    for alternative in _alternatives(pattern):
+        longest = max(_plain_parts(alternative), key=len, default="")
+        if len(longest) < _SHORTEST_NEEDLE:
+            return ()
+        found.append(longest.lower())
+    return tuple(found)
+
+
+# an escape, a class, a count, or a character
+_PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|.", re.DOTALL)
+
+
+def _alternatives(pattern: str) -> list[list[str]]:
+    """The pieces of each alternative outside of groups; a group is one piece, empty."""
+    alternatives: list[list[str]] = [[]]
+    depth = 0
+    for match in _PIECE.finditer(pattern):
+        piece = match[0]
+        if piece == "(":
+            depth += 1
+        elif piece == ")":
+            depth -= 1
+            if depth == 0:
+                alternatives[-1].append("")
+        elif depth == 0 and piece == "|":
+            alternatives.append([])
+        elif depth == 0:
+            alternatives[-1].append(piece)
+    return alternatives
+
+
+def _plain_parts(pieces: Sequence[str]) -> list[str]:
+    parts = [""]
+    for piece in pieces:
+        if piece in ("?", "*") or (piece[:1] == "{" and len(piece) > 1):
+            parts[-1] = parts[-1][:-1]  # what stands before may be left out
+            parts.append("")
+        elif len(piece) == 2 and piece[0] == "\\" and not piece[1].isalnum():
+            parts[-1] += piece[1]
+        elif len(piece) == 1 and piece not in ".^$+":
+            parts[-1] += piece
+        else:
+            parts.append("")
+    return parts
 
 
 def _above(where: _Where, value: Any) -> tuple[tuple[str, float], ...]:

@@ -112,18 +112,18 @@ def _no_model(facts: BuildFacts) -> list[Finding]:
 def _weights(facts: BuildFacts) -> list[Finding]:
     found = []
     for names, severity, what, rule, remedy in (
-        (facts.nan_weights, "warning", "hold NaN", "nan-weights", "Look at the checkpoint: the outputs will be NaN."),
+        (facts.nan_weights, "warning", "with NaN", "nan-weights", "Look at the checkpoint: the outputs will be NaN."),
         (
             facts.beyond_precision,
             "warning",
-            f"leave the range of {facts.precision}",
+            f"with values beyond the range of {facts.precision}",
             "beyond-precision",
             "Keep these layers in FP32 or use BF16, and compare outputs with the FP32 reference.",
         ),
         (
             facts.infinite_weights,
             "advice",
-            "hold infinite values",
+            "with infinite values",
             "infinite-weights",
             "Masks do; anything else is damaged.",
         ),

@@ -32,36 +32,47 @@ class LogSink:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._collectors: list[_Collector] = []
+        self._least = -1  # severity that anybody wants, as a rank
         self._phase = ""
 
     def say(self, severity: LogSeverity, producer: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         """Take one message, with what came beside its text."""
-        with contextlib.suppress(Exception):
-            if self._is_wanted(severity):
-                self._hand_out(Record(severity, producer, message, details=details or {}, **self._stamp()))
+        try:
+            if _RANK[severity] <= self._least:
+                self._hand_out(
+                    Record(
+                        severity,
+                        producer,
+                        message,
+                        self._phase,
+                        time.time(),
+                        threading.get_ident(),
+                        monotonic_s=time.monotonic(),
+                        details=details or {},
+                    )
+                )
+        except Exception:  # not with contextlib: this is called for every line of a build
+            pass
 
     def take(self, record: Record) -> None:
         """Take one message that somebody has read; when and in which phase it was said is noted now."""
         with contextlib.suppress(Exception):
-            if self._is_wanted(record.severity):
-                self._hand_out(replace(record, line=None, **self._stamp()))
+            if _RANK[record.severity] <= self._least:
+                self._hand_out(
+                    replace(
+                        record,
+                        line=None,
+                        phase=self._phase,
+                        time_s=time.time(),
+                        monotonic_s=time.monotonic(),
+                        thread=threading.get_ident(),
+                    )
+                )
 
     def replay(self, record: Record) -> None:
         """Take one message that was said long ago, as it is."""
         with contextlib.suppress(Exception):
             self._hand_out(record)
-
-    def _is_wanted(self, severity: LogSeverity) -> bool:
-        rank = _RANK[severity]
-        return any(rank <= collector.rank for collector in self._collectors)
-
-    def _stamp(self) -> dict[str, Any]:
-        return {
-            "phase": self._phase,
-            "time_s": round(time.time(), 3),
-            "monotonic_s": round(time.monotonic(), 6),
-            "thread": threading.get_ident(),
-        }
 
     def _hand_out(self, record: Record) -> None:
         rank = _RANK[record.severity]
@@ -85,7 +96,7 @@ class LogSink:
         """
         collector = _Collector(RecordBuffer(), apart, _RANK[level])
         with self._lock:
-            self._collectors.append(collector)
+            self._set_collectors([*self._collectors, collector])
             outer = self._phase
             self._phase = outer if phase is None else phase
         try:
@@ -93,8 +104,12 @@ class LogSink:
         finally:
             with self._lock:
                 # threads do not leave in the order in which they came
-                self._collectors = [other for other in self._collectors if other is not collector]
+                self._set_collectors([other for other in self._collectors if other is not collector])
                 self._phase = outer
+
+    def _set_collectors(self, collectors: list[_Collector]) -> None:
+        self._collectors = collectors
+        self._least = max((collector.rank for collector in collectors), default=-1)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ from pytest_trtgray.logs.records import Record
 SCHEMA = "trtgray.log/1"
 """A later version only adds fields; what no longer means the same gets a new number."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 _GZIP = 31  # zlib's window size that means a gzip header
 _DEFAULTS: Mapping[str, Any] = {**Record("info", "", "").to_dict(), "severity": "", "producer": None, "message": None}
 
@@ -28,7 +29,7 @@ _DEFAULTS: Mapping[str, Any] = {**Record("info", "", "").to_dict(), "severity": 
 def to_line(record: Record, **more: Any) -> bytes:
     """One line with its newline; ``more`` comes first. Names that are no UTF-8 are escaped, as all that is no ASCII."""
     data = {name: value for name, value in record.to_dict().items() if value != _DEFAULTS[name]}
-    return json.dumps({**more, **data}, default=str, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode({**more, **data}).encode() + b"\n"
 
 
 def from_line(line: bytes | str) -> Record:

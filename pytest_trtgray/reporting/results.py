@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 PROPERTY = "trtgray"
+DETAILS = "trtgray_details"
+"""Attribute of a test's report: a JSON array, a row a check."""
+details_key = pytest.StashKey[str]()
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one test."""
+    """One check of one test; ``details`` is empty unless a report was asked for."""
 
     nodeid: str
     check: dict[str, Any]
+    details: dict[str, Any]
 
 
 def results(reports: Iterable[Any]) -> Iterator[CheckResult]:
@@ -29,8 +33,10 @@ def results(reports: Iterable[Any]) -> Iterator[CheckResult]:
         seen.add(id(report))
         for name, value in report.user_properties:
             if name == PROPERTY:
-                for check in json.loads(str(value)):
-                    yield CheckResult(report.nodeid, check)
+                checks = json.loads(str(value))
+                details = json.loads(getattr(report, DETAILS, "[]")) or [{}] * len(checks)
+                for check, rows in zip(checks, details, strict=True):
+                    yield CheckResult(report.nodeid, check, rows)
 
 
 def all_results(config: pytest.Config) -> list[CheckResult]:

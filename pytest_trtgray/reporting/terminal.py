@@ -18,13 +18,16 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "recorded": {"cyan": True},
     "faster": {"yellow": True},
     "inconclusive": {"yellow": True},
+    "suspect": {"yellow": True},
     "missing": {"red": True},
     "slower": {"red": True},
     "differs": {"red": True},
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("timing", "outputs", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "scales", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "structure", "log", "shapes")
+_KIND_WIDTH = 10
 _MAX_ADVICE = 5
 
 
@@ -66,9 +69,10 @@ def _write_checks(reporter: pytest.TerminalReporter, found: list[CheckResult]) -
         reporter.write(engine or "(no engine)", bold=True)
         reporter.line(f"  {where}")
         checks.sort(key=lambda result: _ORDER.index(result.check["kind"]) if result.check["kind"] in _ORDER else 9)
+        width = max(_KIND_WIDTH, *(len(result.check["kind"]) + 1 for result in checks))
         for result in checks:
             check = result.check
-            reporter.write(f"  {check['kind']:<10}")
+            reporter.write(f"  {check['kind']:<{width}}")
             reporter.write(f"{check['outcome']:<13}", **_MARKUP.get(check["outcome"], {}))
             reporter.line(f"{check['summary']}{_test_note(result, checks)}")
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from pytest_trtgray.state import settings_of
 from pytest_trtgray.suite import builtin
 
 NODEID = "trtgray"
@@ -22,7 +23,8 @@ class Suite(pytest.Module):
 
     def funcnamefilter(self, name: str) -> bool:
         """Its tests are not called ``test_…``: their names are what the user selects with ``-k``."""
-        return name in builtin.TESTS
+        has_other = settings_of(self.config).against is not None
+        return name in (builtin.AGAINST_TESTS if has_other else builtin.TESTS)
 
     def istestfunction(self, obj: object, name: str) -> bool:
         """As :meth:`funcnamefilter`."""

@@ -25,9 +25,7 @@ from pytest_trtgray.findings import Finding, counted
 from pytest_trtgray.timing.forest import find_odd_iterations
 from pytest_trtgray.timing.modes import Modes, find_modes, mode_findings, modes, modes_limit
 from pytest_trtgray.timing.overheads import (
-    find_first_call_anomalies,
     find_overhead_anomalies,
-    first_call_context,
     is_unusual,
 )
 from pytest_trtgray.timing.samples import (
@@ -54,13 +52,11 @@ __all__ = [
     "display_names",
     "find_anomalies",
     "find_drift",
-    "find_first_call_anomalies",
     "find_modes",
     "find_odd_iterations",
     "find_outliers",
     "find_overhead_anomalies",
     "find_spread",
-    "first_call_context",
     "is_unusual",
     "modes",
     "modes_limit",

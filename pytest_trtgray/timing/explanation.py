@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pytest_trtgray.engines.model import shown_nodes
 from pytest_trtgray.findings import Finding, counted, some
@@ -11,8 +12,36 @@ from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.spread import MIN_RUNS
 from pytest_trtgray.timing.verdict import Judgement, Verdict
 
-INTENDED = "If it is intended: --trt-rebaseline starts anew."
-RECORD_MORE = "Record more runs, best from different jobs: --update-baselines appends one."
+
+@dataclass(frozen=True)
+class Words:
+    """What a report calls the other side, and what it advises.
+
+    Attributes:
+        other: what the run was compared with.
+        machine: what to look at where everything is slower.
+        intended: what to do about a change that is meant to be.
+        more: how to learn more.
+    """
+
+    other: str
+    machine: str
+    intended: str
+    more: str
+
+
+BASELINE = Words(
+    other="the baseline",
+    machine="Compare driver, power limit and other load with the baseline's context.",
+    intended="If it is intended: --trt-rebaseline starts anew.",
+    more="Record more runs, best from different jobs: --update-baselines appends one.",
+)
+OTHER_ENGINE = Words(
+    other="the other engine",
+    machine="Both ran in turn on this machine: it is the engine.",
+    intended="",
+    more="Measure more pairs, or longer ones: trt_profiler.against(…, pairs=).",
+)
 NOTABLE_MACHINE = 0.01
 """A shift of all layers that is worth a line."""
 NOTABLE_LAYER = 0.005
@@ -20,41 +49,48 @@ NOTABLE_LAYER = 0.005
 NOTABLE_BLIND_SPOT = 0.001
 
 
-def findings_of(verdict: Verdict, recorded: int) -> Iterator[Finding]:
+def findings_of(verdict: Verdict, recorded: int, words: Words = BASELINE) -> Iterator[Finding]:
     """All findings of a verdict, the gravest first.
 
     Args:
         verdict: without findings.
         recorded: runs in the baseline, of which several may be of one job.
+        words: for a baseline, or for an A/B.
     """
     if verdict.engine.outcome == "slower":
         yield _slower(
             verdict.engine,
             "the whole engine",
             "timing.engine-slower",
-            f"{_clock_text(verdict)} Compare driver, power limit and other load with the baseline's context. "
-            f"{INTENDED}",
+            _sentences(_clock_text(verdict) if words is BASELINE else "", words.machine, words.intended),
         )
     for module in verdict.modules:
         yield _slower(
             module,
             f"module {module.key}",
             "timing.module-slower",
-            f"Several of its layers together; look at what changed in this part of the model. {INTENDED}",
+            _sentences(
+                "Several of its layers together; look at what changed in this part of the model.", words.intended
+            ),
         )
     for layer in sorted(verdict.layers, key=lambda judged: -judged.change):
-        if layer.outcome == "slower":
+        if layer.outcome == "slower" and layer.fused[0] > layer.fused[1]:
+            yield _bad_fusion(layer, words)
+        elif layer.outcome == "slower":
             yield _slower(
                 layer,
                 readable(layer.key),
                 "timing.layer-slower",
-                "Look at what changed in these ONNX nodes and at the layer's kernel and precision (the `structure` "
-                f"test). {INTENDED}",
+                _sentences(
+                    "Look at what changed in these ONNX nodes and at the layer's kernel and precision (the `structure` "
+                    "test).",
+                    words.intended,
+                ),
             )
-    yield from _new_layers(verdict)
-    yield from _doubts(verdict, recorded)
+    yield from _new_layers(verdict, words)
+    yield from _doubts(verdict, recorded, words)
     yield from _machine(verdict)
-    yield from _faster(verdict)
+    yield from _faster(verdict, words)
 
 
 def readable(key: str) -> str:
@@ -87,7 +123,26 @@ def _slower(judgement: Judgement, name: str, rule: str, remedy: str) -> Finding:
     )
 
 
-def _new_layers(verdict: Verdict) -> Iterator[Finding]:
+def _bad_fusion(layer: Judgement, words: Words) -> Finding:
+    """Fewer kernels that take longer than the more that they replace: OPT-23 in ``docs/structure.md``."""
+    before, after = layer.fused
+    found = _slower(
+        layer,
+        readable(layer.key),
+        "timing.OPT-23",
+        _sentences(
+            "The fusion costs more than it saves. Report it to NVIDIA; until then break it by making the tensor "
+            "between the nodes an output of the network, or stay with the TensorRT that does not fuse them.",
+            words.intended,
+        ),
+    )
+    parts = f"; {counted(after, 'kernel')} in place of {before}"
+    return replace(
+        found, what=found.what + parts, evidence={**found.evidence, "layers_before": before, "layers_after": after}
+    )
+
+
+def _new_layers(verdict: Verdict, words: Words) -> Iterator[Finding]:
     """Layers without a counterpart: nothing to compare with, but part of the engine's time."""
     total = sum(layer.after_us or 0.0 for layer in verdict.layers) or 1.0
     new = [layer for layer in verdict.layers if layer.outcome == "new"]
@@ -100,11 +155,13 @@ def _new_layers(verdict: Verdict) -> Iterator[Finding]:
             f"{readable(layer.key)} is new: {time_us:.1f} us, {time_us / total:.1%} of the layers' time",
             "timing.layer-new",
             {"after_us": layer.after_us},
-            f"It has no baseline; the `structure` test says where it comes from. {INTENDED}",
+            _sentences(
+                f"{words.other.capitalize()} has none; the `structure` test says where it comes from.", words.intended
+            ),
         )
 
 
-def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
+def _doubts(verdict: Verdict, recorded: int, words: Words) -> Iterator[Finding]:
     if verdict.outcome == "inconclusive":
         yield Finding(
             "warning",
@@ -112,7 +169,7 @@ def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
             f"timing inconclusive: {verdict.reason}",
             "timing.inconclusive",
             {"change_percent": round(verdict.engine.change * 100, 2)},
-            RECORD_MORE if verdict.reason.startswith(("the spread", "the baseline")) else "Run it on a quiet machine.",
+            words.more if verdict.reason.startswith(("the spread", "the baseline")) else "Run it on a quiet machine.",
         )
     if verdict.baseline_runs < MIN_RUNS and not verdict.reason.startswith("the baseline"):
         jobs = counted(verdict.baseline_runs, "job")
@@ -124,7 +181,7 @@ def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
             "that takes less than twice the time",
             "timing.provisional",
             {"baseline_runs": recorded, "baseline_jobs": verdict.baseline_runs},
-            RECORD_MORE,
+            words.more,
         )
     if verdict.baseline_runs < MIN_RUNS:
         return
@@ -138,7 +195,7 @@ def _doubts(verdict: Verdict, recorded: int) -> Iterator[Finding]:
             f"costs the engine at most {worst.at_risk:.1%} each ({readable(worst.key)}, up to {worst.high:+.0%})",
             "timing.blind-spot",
             {"layers": len(hidden), "at_risk_percent": round(worst.at_risk * 100, 3)},
-            RECORD_MORE,
+            words.more,
         )
 
 
@@ -157,16 +214,20 @@ def _machine(verdict: Verdict) -> Iterator[Finding]:
         )
 
 
-def _faster(verdict: Verdict) -> Iterator[Finding]:
+def _faster(verdict: Verdict, words: Words) -> Iterator[Finding]:
     faster = [layer for layer in verdict.layers if layer.outcome == "faster"]
     if verdict.engine.outcome != "faster" and not faster:
         return
     engine = verdict.engine
     if engine.outcome == "faster":
-        what = f"the engine is {-engine.change:.1%} faster than its baseline"
+        what = f"the engine is {-engine.change:.1%} faster than {words.other}"
     else:
         best = min(faster, key=lambda layer: layer.change)
-        what = f"{counted(len(faster), 'layer')} faster than the baseline, {readable(best.key)} by {-best.change:.1%}"
+        count = counted(len(faster), "layer")
+        what = f"{count} faster than {words.other}, {readable(best.key)} by {-best.change:.1%}"
+    if words is not BASELINE:
+        yield Finding("advice", "engine", what, "timing.faster", {"after_us": engine.after_us})
+        return
     yield Finding(
         "advice",
         "engine",
@@ -175,6 +236,10 @@ def _faster(verdict: Verdict) -> Iterator[Finding]:
         {"before_us": engine.before_us, "after_us": engine.after_us},
         "Record it, or a later slowdown back to the old time goes unseen: --trt-rebaseline.",
     )
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def _clock_text(verdict: Verdict) -> str:

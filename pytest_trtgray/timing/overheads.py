@@ -1,20 +1,15 @@
-"""Cold starts, transfers and shape switches against those of earlier runs: the host's times, few and spread wide."""
+"""Cold starts and transfers against those of earlier runs: the host's times, few and spread wide."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from pytest_trtgray.engines.model import format_shapes
 from pytest_trtgray.findings import Finding
 from pytest_trtgray.timing.samples import us_text
-
-if TYPE_CHECKING:
-    from pytest_trtgray.timing.session import FirstCall
 
 MIN_EARLIER = 3
 OVERHEAD_FACTOR = 1.5
@@ -69,43 +64,6 @@ def find_overhead_anomalies(context: Mapping[str, str], before: Sequence[Mapping
                 )
             )
     return tuple(found)
-
-
-def first_call_context(calls: Sequence[FirstCall]) -> dict[str, str]:
-    """What to keep of first calls, in microseconds, to judge later ones by: :func:`find_first_call_anomalies`."""
-    return {_first_call_key(calls, index): f"{call.first_us:.1f}" for index, call in enumerate(calls)}
-
-
-def find_first_call_anomalies(calls: Sequence[FirstCall], before: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
-    """First inferences at each shape against earlier ones of the same order of shapes.
-
-    Args:
-        calls: of ``trt_profiler.first_calls``.
-        before: :func:`first_call_context` of earlier calls.
-    """
-    found = []
-    for index, call in enumerate(calls):
-        earlier = [value for each in before if (value := _number(each.get(_first_call_key(calls, index)))) is not None]
-        if factor := is_unusual(call.first_us, earlier):
-            shape = format_shapes(call.shapes)
-            found.append(
-                _slower_host(
-                    shape,
-                    f"the first inference at {shape} took {us_text(call.first_us)}, {factor:.1f}x what it took before",
-                    "shape-switch",
-                    call.first_us,
-                    earlier,
-                    "Kernels of this shape may be compiled again, or its memory allocated again.",
-                )
-            )
-    return tuple(found)
-
-
-def _first_call_key(calls: Sequence[FirstCall], index: int) -> str:
-    """The same shapes may come back: the second time is another cost."""
-    shape = format_shapes(calls[index].shapes)
-    nth = sum(format_shapes(call.shapes) == shape for call in calls[: index + 1])
-    return f"first_us {shape}" + (f" #{nth}" if nth > 1 else "")
 
 
 def _slower_host(where: str, what: str, rule: str, now: float, before: Sequence[float], remedy: str) -> Finding:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from pytest_trtgray.timing.alignment import align, summed
-from pytest_trtgray.timing.explanation import findings_of
+from pytest_trtgray.timing.explanation import OTHER_ENGINE, findings_of
 from pytest_trtgray.timing.judging import Rule, judge_engine, judge_layers
 from pytest_trtgray.timing.spread import ENGINE_CLOCK_SHARE, MIN_LAYERS, looks_suspicious, moderated
 from pytest_trtgray.timing.summary import Run
@@ -43,6 +43,7 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
         df,
         agree,
         Rule(limits.alpha, limit, limit),
+        alignment.fused,
     )
     after = np.exp(b_runs[-1].location())
     before = np.exp(a_runs[-1].location())
@@ -60,7 +61,7 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
         machine=float(math.expm1(shift.mean())),
     )
     suspicious = outcome in ("slower", "inconclusive") or looks_suspicious(stats.t.sf(change / sd, df))
-    return replace(verdict, findings=tuple(findings_of(verdict, pairs))), suspicious
+    return replace(verdict, findings=tuple(findings_of(verdict, pairs, OTHER_ENGINE))), suspicious
 
 
 def _engine(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) -> Judgement:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pytest_trtgray.engines.profiles import requested
 from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.exclusive import alone_on
+from pytest_trtgray.timing.first_calls import FirstCall, FirstCallRun, FirstCalls
 from pytest_trtgray.timing.gate import Run, Session
 
 WARMUP_MIN_RUNS = 3
@@ -77,21 +78,6 @@ class Overheads:
 
 
 @dataclass(frozen=True)
-class FirstCall:
-    """The first inference at a shape, against those that follow.
-
-    Attributes:
-        shapes: of the inputs.
-        first_us: from the new input to the result, by the host's clock: a shape switch may allocate and compile.
-        steady_us: the same, once the shape is known (median).
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    first_us: float
-    steady_us: float
-
-
-@dataclass(frozen=True)
 class SessionResult:
     """One session: summarised times, the layer behind each column, what else was seen, and every iteration."""
 
@@ -147,11 +133,33 @@ def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str =
     engine.require_runnable()
     with alone_on(engine.info.device) as waited_in_vain:
         why = disturbed or waited_in_vain
-        if plan.processes:
-            from pytest_trtgray.timing.processes import measure_in_process
+        return [_one_session(engine, feed, plan, why) for _ in range(plan.sessions)]
 
-            return [measure_in_process(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
-        return [measure_session(engine, feed, plan, disturbed=why) for _ in range(plan.sessions)]
+
+def measure_pairs(
+    old: Engine, new: Engine, feed: Feed, plan: Plan, pairs: int, *, disturbed: str = ""
+) -> tuple[list[SessionResult], list[SessionResult]]:
+    """Sessions of two engines in turn, each pair in the other order: what drifts does not favour one of them.
+
+    Args:
+        old: one engine.
+        new: the other.
+        feed: the input of every inference of both.
+        plan: how much a session is; its number of sessions does not matter here.
+        pairs: of sessions.
+        disturbed: why the machine is not to be trusted, if that is known beforehand.
+
+    Returns:
+        the sessions of each engine, pair by pair.
+    """
+    one = replace(plan, sessions=1)
+    results: dict[int, list[SessionResult]] = {0: [], 1: []}
+    with alone_on(new.info.device) as waited_in_vain:
+        for pair in range(pairs):
+            for which in (0, 1) if pair % 2 == 0 else (1, 0):
+                why = disturbed or waited_in_vain
+                results[which].append(_one_session((old, new)[which], feed, one, why))
+    return results[0], results[1]
 
 
 def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "", family: int = 1) -> SessionResult:
@@ -196,32 +204,68 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
     return SessionResult(session, layers, overheads, Samples(table, latency, layers))
 
 
+def _one_session(engine: Engine, feed: Feed, plan: Plan, disturbed: str) -> SessionResult:
+    if plan.processes:
+        from pytest_trtgray.timing.processes import measure_in_process
+
+        return measure_in_process(engine, feed, plan, disturbed=disturbed)
+    return measure_session(engine, feed, plan, disturbed=disturbed)
+
+
 def first_calls(
-    engine: Engine, feeds: Sequence[Feed], options: TimingOptions = DEFAULT_TIMING
-) -> tuple[FirstCall, ...]:
+    engine: Engine,
+    feeds: Sequence[Feed],
+    options: TimingOptions = DEFAULT_TIMING,
+    *,
+    context: Mapping[str, str] | None = None,
+    disturbed: str = "",
+) -> FirstCalls:
     """What a change of shape costs: each feed in turn, in one fresh context.
 
     Args:
         engine: runnable here.
         feeds: in the order in which the shapes change.
         options: ``kept_kernels=False`` for a machine that has never seen the engine.
+        context: recorded with the calls.
+        disturbed: why the machine is not to be trusted, if that is known beforehand.
 
     Raises:
         NotRunnableError: this machine cannot run the engine.
     """
     engine.require_runnable()
+    method = first_call_method(engine, options)
     if not feeds:
-        return ()
+        return FirstCalls((), FirstCallRun(0.0, (), ()), method)
+    device = engine.info.device
     found = []
-    with (
-        alone_on(engine.info.device),
-        engine.timing_context(feeds[0], profiled=False, options=options) as context,
-    ):
-        for feed in feeds:
-            first = _bind_and_run(context, feed)
-            steady = float(np.median([_bind_and_run(context, feed) for _ in range(WARMUP_BLOCK)]))
-            found.append(FirstCall(requested(engine.info.inputs, engine.checked(feed)), first, steady))
-    return tuple(found)
+    with alone_on(device) as waited_in_vain:
+        before = telemetry.read(device)
+        started = time.perf_counter()
+        with engine.timing_context(feeds[0], profiled=False, options=options) as switched:
+            creation_us = (time.perf_counter() - started) * 1e6
+            for feed in feeds:
+                first = _bind_and_run(switched, feed)
+                steady = float(np.median([_bind_and_run(switched, feed) for _ in range(WARMUP_BLOCK)]))
+                found.append(FirstCall(requested(engine.info.inputs, engine.checked(feed)), first, steady))
+            after = telemetry.read(device)  # while the context exists: this process is among those on the GPU
+    run = FirstCallRun(
+        creation_us=creation_us,
+        first_us=tuple(call.first_us for call in found),
+        steady_us=tuple(call.steady_us for call in found),
+        context={**(context or {}), **(after.context() if after else {})},
+        disturbed=disturbed or waited_in_vain or telemetry.first_disturbance((before, after)),
+    )
+    return FirstCalls(tuple(found), run, method)
+
+
+def first_call_method(engine: Engine, options: TimingOptions) -> dict[str, str]:
+    """What changes the times of first calls, and so belongs to the identity of their baseline.
+
+    They are taken by the host's clock, whatever times layers and engine.
+    """
+    unrelated = ("layers", "engine", "transfers")
+    how = {name: value for name, value in engine.timing_method.items() if name not in unrelated}
+    return {**how, "clock": "host", "kept_kernels": "yes" if options.kept_kernels else "no"}
 
 
 def _bind_and_run(context: TimingContext, feed: Feed) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,14 @@ CLIP = 5.0
 COMMON_MIN_LAYERS = 10
 COMMON_MIN_TICKS = 8
 """What all layers share within an iteration is read from layers that take at least so many ticks."""
+
+
+class _HasContext(Protocol):
+    @property
+    def context(self) -> Mapping[str, str]: ...
+
+
+InJob = TypeVar("InJob", bound=_HasContext)
 
 
 @dataclass(frozen=True)
@@ -243,15 +251,8 @@ class Baseline:
         return Baseline([run.in_order(self.layers)], layers=self.layers, kept=self.runs)
 
     def jobs(self) -> list[list[RunSummary]]:
-        """The runs by job: those that say nothing of their job are each one of their own.
-
-        What differs between jobs (clocks, placement, other tenants) does not average out within one, so three
-        runs in a row are worth little more than one.
-        """
-        found: dict[str, list[RunSummary]] = {}
-        for index, run in enumerate(self.runs):
-            found.setdefault(run.context.get("job") or f"run {index}", []).append(run)
-        return list(found.values())
+        """The runs by job; see :func:`by_job`."""
+        return by_job(self.runs)
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins for JSON."""
@@ -286,11 +287,11 @@ class Baseline:
         for run in data["runs"]:
             noise = run.get("noise")  # not in the first files
             summary = RunSummary(
-                log_us=_numbers(run["log_us"], len(layers)),
-                log_se=_numbers(run["log_se"], len(layers)),
-                log_sd=_numbers(run.get("log_sd") or [0.0] * len(layers), len(layers)),
-                engine_log_us=_numbers([run["engine_log_us"]], 1)[0],
-                engine_log_se=_numbers([run["engine_log_se"]], 1)[0],
+                log_us=finite_numbers(run["log_us"], len(layers)),
+                log_se=finite_numbers(run["log_se"], len(layers)),
+                log_sd=finite_numbers(run.get("log_sd") or [0.0] * len(layers), len(layers)),
+                engine_log_us=finite_numbers([run["engine_log_us"]], 1)[0],
+                engine_log_se=finite_numbers([run["engine_log_se"]], 1)[0],
                 sessions=int(run["sessions"]),
                 iterations=int(run["iterations"]),
                 clock_mhz=None if run["clock_mhz"] is None else float(run["clock_mhz"]),
@@ -299,6 +300,18 @@ class Baseline:
             )
             kept.append(summary)
         return cls(layers=layers, kept=kept)
+
+
+def by_job(runs: Iterable[InJob]) -> list[list[InJob]]:
+    """Runs by job: those that say nothing of their job are each one of their own.
+
+    What differs between jobs (clocks, placement, other tenants) does not average out within one, so three
+    runs in a row are worth little more than one.
+    """
+    found: dict[str, list[InJob]] = {}
+    for index, run in enumerate(runs):
+        found.setdefault(run.context.get("job") or f"run {index}", []).append(run)
+    return list(found.values())
 
 
 def without_common_mode(samples: Floats) -> Floats:
@@ -383,7 +396,12 @@ def _summary(run: Run) -> RunSummary:
     )
 
 
-def _numbers(values: Sequence[Any], count: int) -> tuple[float, ...]:
+def finite_numbers(values: Sequence[Any], count: int) -> tuple[float, ...]:
+    """So many numbers out of a file.
+
+    Raises:
+        TypeError, ValueError: no numbers, not so many, NaN or infinite.
+    """
     numbers = tuple(float(value) for value in values)
     if len(numbers) != count or not all(math.isfinite(value) for value in numbers):
         raise ValueError(f"expected {count} finite numbers, found {len(numbers)}")

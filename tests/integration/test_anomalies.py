@@ -36,6 +36,8 @@ def test_layers(trt_build, trt_profiler):
     assert len(profile.samples) == 1
     profile.check()
 """
+# Log microseconds that no machine reaches, however idle or busy it is.
+LONG_AGO = -2.0
 OUTLIERS = "table[::15, 1] *= 3"
 MANY = "table[::15, 1] *= 3; table[:, 0] *= 1 + np.linspace(0, .3, 60); table[::2, 2] *= 1.5; table[30, 3] *= 9"
 
@@ -58,7 +60,7 @@ def make_doubtful(project: Project) -> None:
     file = read_file(path)
     ((key, timing),) = file.entries.items()
     for run in timing["runs"]:
-        run["engine_log_us"] -= 0.4
+        run["engine_log_us"] = LONG_AGO
     path.write_bytes(encode(file.with_entry(key, timing)))
 
 
@@ -113,7 +115,7 @@ def test_a_slow_cold_start_is_a_warning(project: Project) -> None:
     ((key, timing),) = file.entries.items()
     for run in timing["runs"]:
         run["context"]["cold_start_us"] = "0.5"
-        run["engine_log_us"] -= 0.4
+        run["engine_log_us"] = LONG_AGO
     path.write_bytes(encode(file.with_entry(key, timing)))
     project.run("--trt-engine=mlp.onnx", "-k", "layers", "--trt-json=run.json", "--trt-timing=report")
 

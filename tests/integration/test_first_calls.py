@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests import shape_inputs
 from tests.integration.conftest import Project, text
 
@@ -61,3 +63,20 @@ def test_a_machine_that_cannot_run_the_engine(project: Project, no_gpu: None) ->
     result = project.run("-rs")
     assert "SKIPPED" in text(result)
     assert "needs a GPU: no NVIDIA driver" in text(result)
+
+
+def test_real_times_are_recorded_and_reported(project: Project) -> None:
+    """What this machine's clock says is nobody's verdict."""
+    project.mlp()
+    project.pytester.makepyfile(
+        "def test_it(trt_build, trt_profiler):\n"
+        "    trt_profiler.first_calls(trt_build('mlp.onnx'), [{'x': (1, 8)}, {'x': (32, 8)}]).check()\n"
+    )
+    for _ in range(2):
+        project.record()
+    result = project.run("--trt-timing=report", "--trt-json=run.json")
+    result.assert_outcomes(passed=1)
+    (check,) = json.loads((project.path / "run.json").read_text())["checks"]
+    assert (check["kind"], check["outcome"]) == ("first-calls", "inconclusive")  # two runs, one job
+    assert [call["shapes"] for call in check["calls"]] == ["x:1x8", "x:32x8"]
+    assert check["creation_us"] > 0

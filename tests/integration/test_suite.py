@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
 import pytest
 
 from tests import models, planted
+from tests.documents import document
 from tests.integration.conftest import ENCODER_SHAPES, Project, needs_rtx, printed_command, text
 
 KINDS = ["layers", "outputs", "structure", "log", "shapes"]
@@ -146,3 +152,44 @@ def test_a_symbolic_first_dimension_gets_a_profile_and_says_so(project: Project)
     project.mlp()
     result = project.run("--trt-engine=mlp.onnx", "-k", "outputs")
     result.stdout.fnmatch_lines(["*no shapes given; the first dimension gets 1 (min), 8 (opt), 32 (max)*"])
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist"])
+def test_details_go_to_the_json_report_only(project: Project, workers: list[str]) -> None:
+    """Every layer's row is in the report, also from a worker, and not in JUnit's properties."""
+    project.mlp(layers=3)
+    project.record("--trt-engine=mlp.onnx")
+    result = project.run("--trt-engine=mlp.onnx", "--trt-json=run.json", "--junitxml=junit.xml", *workers)
+
+    result.assert_outcomes(passed=5)
+    checks = {check["kind"]: check for check in json.loads((project.path / "run.json").read_text())["checks"]}
+    timing = checks["timing"]["details"]
+    assert [row["kind"] for row in timing["layers"]] == ["FusedGemm"] * 2 + ["Gemm"]
+    assert sum(row["share"] for row in timing["layers"]) == pytest.approx(1, abs=0.01)
+    assert [len(run["context"]) > 1 for run in timing["history"]] == [True]
+    assert timing["engine"]["change"] == checks["timing"]["change"]
+    assert [row["name"] for row in checks["outputs"]["details"]["outputs"]] == ["y"]
+    assert len(checks["structure"]["details"]["layers"]) == 3
+    assert "p_value" not in (project.path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize("slower", [None, 3], ids=["pass", "slower"])
+def test_made_up_documents_follow_the_schema(slower: int | None) -> None:
+    """Reports are tested with them."""
+    validate(document(slower=slower))
+
+
+def test_the_json_report_follows_its_schema(project: Project) -> None:
+    project.mlp(layers=3)
+    options = ("--trt-engine=mlp.onnx", "--trt-json=run.json")
+    for more in ([], ["--update-baselines"], [], ["--trt-against=mlp.onnx", "-o", "trt_iterations=10"]):
+        project.run(*options, *more)
+        written = json.loads((project.path / "run.json").read_text())
+        assert written["checks"]
+        validate(written)
+
+
+def validate(written: dict[str, Any]) -> None:
+    schema = json.loads((files("pytest_trtgray.reporting") / "run.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(written)

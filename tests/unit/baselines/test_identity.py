@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trtgray.baselines.identity import FIELDS, identity_of, run_context, select, slug, timing_key
+from pytest_trtgray.baselines.identity import (
+    FIELDS,
+    first_calls_key,
+    identity_of,
+    run_context,
+    select,
+    slug,
+    timing_key,
+)
 from pytest_trtgray.engines.device import find_cpu, find_gpu
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from tests import models
@@ -115,6 +123,24 @@ class TestTimingKey:
         }
 
         assert len(keys) == 4
+
+
+class TestFirstCallsKey:
+    def test_shapes_in_their_order_and_method(self) -> None:
+        key = first_calls_key(["x:1x8", "x:32x8", "x:1x8 #2"], {"kept_kernels": "yes", "clock": "host"})
+
+        assert key == "first-calls x:1x8 -> x:32x8 -> x:1x8 #2 clock=host,kept_kernels=yes"
+
+    def test_other_shapes_orders_and_methods_are_other_keys(self) -> None:
+        keys = {
+            first_calls_key(["x:1", "x:2"], {"a": "1"}),
+            first_calls_key(["x:2", "x:1"], {"a": "1"}),
+            first_calls_key(["x:1"], {"a": "1"}),
+            first_calls_key(["x:1", "x:2"], {"a": "2"}),
+            timing_key({"x": (1,)}, {"a": "1"}),
+        }
+
+        assert len(keys) == 5
 
 
 class TestContext:

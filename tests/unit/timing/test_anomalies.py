@@ -26,13 +26,11 @@ from pytest_trtgray.timing.anomalies import (
     display_names,
     find_anomalies,
     find_drift,
-    find_first_call_anomalies,
     find_modes,
     find_odd_iterations,
     find_outliers,
     find_overhead_anomalies,
     find_spread,
-    first_call_context,
     is_unusual,
     modes,
     modes_limit,
@@ -41,7 +39,7 @@ from pytest_trtgray.timing.anomalies import (
     slowest,
     spreads,
 )
-from pytest_trtgray.timing.session import FirstCall, Overheads
+from pytest_trtgray.timing.session import Overheads
 from tests.recordings import H200, listing
 from tests.unit.helpers import layer
 
@@ -517,19 +515,6 @@ class TestOverheads:
         assert find_overhead_anomalies({"cold_start_us": text}, self.contexts(*self.BEFORE)) == ()
         assert find_overhead_anomalies({"cold_start_us": "9e9"}, [{"cold_start_us": text}] * 5) == ()
         assert find_overhead_anomalies({}, [{}]) == ()
-
-    def test_shape_switches(self) -> None:
-        def calls(*first: float) -> list[FirstCall]:
-            shapes: list[tuple[int, ...]] = [(1, 8), (32, 8), (1, 8)]
-            return [FirstCall({"x": shape}, us, 10.0) for shape, us in zip(shapes, first, strict=True)]
-
-        before = [first_call_context(calls(5e5, 4e5 + run, 100.0)) for run in range(3)]
-        assert list(before[0]) == ["first_us x:1x8", "first_us x:32x8", "first_us x:1x8 #2"]
-        (found,) = find_first_call_anomalies(calls(5e5, 4e5, 900.0), before)
-
-        assert found.what == "the first inference at x:1x8 took 900 us, 9.0x what it took before"
-        assert (found.severity, found.rule) == ("warning", "timing.anomaly.shape-switch")
-        assert find_first_call_anomalies(calls(5e5, 4e5, 110.0), before) == ()
 
 
 class TestForest:

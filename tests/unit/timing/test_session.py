@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from pytest_trtgray.engines.model import EngineInfo, Layer
 from pytest_trtgray.errors import NotRunnableError, ShapeError
 from pytest_trtgray.feeds import make_feed
 from pytest_trtgray.timing import session as module
+from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.gate import Baseline, Run, Session, judge
 from pytest_trtgray.timing.session import Overheads, Plan, first_calls, measure_run, measure_session
+from pytest_trtgray.timing.telemetry import Reading
 from tests.unit.helpers import layer, ort_engine
 
 
@@ -86,6 +89,15 @@ class ScriptedEngine(Engine):
 
     def _infer(self, feed: Any) -> Any:
         raise NotImplementedError
+
+
+def stopwatch(durations: Sequence[float]) -> Iterator[float]:
+    """Readings of a clock, seconds: every second one is so many microseconds after the one before."""
+    now = 0.0
+    for us in durations:
+        yield now
+        now += us / 1e6
+        yield now
 
 
 def scripted(**times: float) -> ScriptedEngine:
@@ -232,6 +244,40 @@ class TestFirstCalls:
         assert not context.profiled
         assert engine.options == [TimingOptions(kept_kernels=False)]
         assert context.bound == 2 * (1 + module.WARMUP_BLOCK)
+
+    def test_the_creation_of_the_context_is_timed_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ticks = stopwatch([700.0, *([90.0] + [7.0] * module.WARMUP_BLOCK) * 2])
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        found = first_calls(scripted(a=10.0), [{}, {}])
+
+        assert found.creation_us == pytest.approx(700)
+        assert found.cold_start_us == pytest.approx(790)
+        assert [(round(call.first_us), round(call.steady_us)) for call in found] == [(90, 7), (90, 7)]
+        assert found.run.first_us == tuple(call.first_us for call in found)
+        assert found.run.steady_us == tuple(call.steady_us for call in found)
+
+    def test_what_is_recorded_beside_them(self) -> None:
+        found = first_calls(scripted(a=10.0), [{}], context={"job": "7"}, disturbed="other workers")
+
+        assert found.run.context == {"job": "7"}
+        assert found.run.disturbed == "other workers"
+
+    def test_a_disturbed_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(telemetry, "read", lambda device: Reading(others=1, sm_mhz=1980.0))
+        found = first_calls(scripted(a=10.0), [{}])
+
+        assert found.run.disturbed == "1 other process used the GPU"
+        assert found.run.context == {"sm_mhz": "1980"}
+
+    def test_method_is_that_of_the_host(self, mlp: Path) -> None:
+        """How layers are timed has no part in it; threads have."""
+        engine = ort_engine(mlp)
+        kept, new = (
+            first_calls(engine, [], TimingOptions(kept_kernels=kept_kernels)).method for kept_kernels in (True, False)
+        )
+
+        assert set(kept) == {"provider", "threads", "clock", "kept_kernels"}
+        assert (kept["kept_kernels"], new["kept_kernels"]) == ("yes", "no")
 
     def test_no_shapes(self) -> None:
         engine = scripted(a=10.0)

@@ -1,0 +1,201 @@
+"""What a check has found in full, as builtins: the rows behind tables and charts of reports.
+
+A summary travels with every test (:mod:`pytest_trtgray.reporting.results`). Details may be megabytes, so they are made
+only where a report asks for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
+from pytest_trtgray.timing.grouping import module_of
+
+if TYPE_CHECKING:
+    from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
+    from pytest_trtgray.accuracy.localise import Localisation
+    from pytest_trtgray.accuracy.quantisation import Quantisation
+    from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
+    from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.structure.snapshot import Snapshot
+    from pytest_trtgray.timing.gate import Baseline, Verdict
+    from pytest_trtgray.timing.profile import ModuleTime, Profile
+    from pytest_trtgray.timing.verdict import Judgement
+
+MAX_MODULES = 100
+"""Rows of modules, those that take longest."""
+DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
+"""Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
+
+
+def timing_details(
+    profile: Profile, verdict: Verdict | None = None, baseline: Baseline | None = None
+) -> dict[str, Any]:
+    """Every layer's time, the verdict on it, and the runs it was judged against; times in microseconds.
+
+    Args:
+        profile: what was measured.
+        verdict: on it; ``None`` for a run that was recorded.
+        baseline: that it was judged against.
+    """
+    run = profile.run
+    return {
+        "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
+        "method": dict(profile.method),
+        "sessions": verdict.sessions if verdict else len(run.sessions),
+        "iterations": run.iterations,
+        "disturbed": run.disturbed,
+        "context": dict(run.context),
+        "clock_mhz": run.clock_mhz(),
+        "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
+        "layers": _timed_layers(profile, verdict),
+        "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
+        "machine": verdict.machine if verdict else None,
+        "machine_explained": verdict.machine_explained if verdict else None,
+        "reason": verdict.reason if verdict else "",
+        "overheads": profile.overheads.context() if profile.overheads else {},
+        "history": [
+            {
+                "us": math.exp(kept.engine_log_us),
+                "error": kept.engine_log_se,
+                "sessions": kept.sessions,
+                "clock_mhz": kept.clock_mhz,
+                "context": dict(kept.context),
+            }
+            for kept in (baseline.runs if baseline else ())
+        ],
+    }
+
+
+def _module_row(module: ModuleTime) -> dict[str, Any]:
+    return {
+        "module": module.pattern,
+        "us": module.us,
+        "share": module.share,
+        "layers": len(module.layers),
+        "weights_bytes": module.weights_bytes,
+        "activations_bytes": module.activations_bytes,
+        "flops": module.flops,
+        "bound": module.bound,
+    }
+
+
+def structure_details(snapshot: Snapshot) -> dict[str, Any]:
+    """Layers with their tensors, inputs, outputs and memory."""
+    return snapshot.to_dict()
+
+
+def outputs_details(comparison: Comparison) -> dict[str, Any]:
+    """Every output's errors."""
+    return {"outputs": [_output_row(output) for output in comparison.outputs]}
+
+
+def scales_details(found: Quantisation) -> dict[str, Any]:
+    """Every quantised tensor's numbers; what is not known or infinite is left out of its row."""
+    return {
+        "samples": found.samples,
+        "left_out": dict(found.left_out),
+        "tensors": [_tensor_row(tensor) for tensor in found.tensors],
+    }
+
+
+def _tensor_row(tensor: QuantisedTensor) -> dict[str, Any]:
+    row = {**vars(tensor), "readers": [reader.node for reader in tensor.readers]}
+    row["drift"] = _finite(vars(tensor.drift)) if tensor.drift else None
+    return _finite(row)
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def localisation_details(found: Localisation) -> dict[str, Any]:
+    """The error of every tensor that could be compared, along the depth, and how the values were taken."""
+    rows = [{**vars(error), "nodes": list(error.nodes), "sources": list(error.sources)} for error in found.tensors]
+    return {
+        "tensors": rows,
+        "first": found.first.tensor if found.first else None,
+        "culprit": found.culprit.tensor if found.culprit else None,
+        "cause": found.cause,
+        "how": found.how,
+        "fusions": found.fusions,
+        "reproduced": found.reproduced,
+        "complete": found.complete,
+    }
+
+
+def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
+    """One row a unit of the verdict: a layer, or layers that are fused differently than in the baseline."""
+    timed = dict(zip(profile.run.layers, profile.layers, strict=True))
+    if verdict is None:
+        return [
+            {"key": key, "us": layer.us, "share": layer.share, **_layer_row([layer.layer])}
+            for key, layer in timed.items()
+        ]
+    total = sum(judgement.after_us or 0.0 for judgement in verdict.layers) or 1.0  # a second look measures more
+    rows = []
+    for judgement in verdict.layers:
+        keys = [judgement.key] if judgement.key in timed else judgement.key.split(GROUP_SEPARATOR)
+        members = [timed[key].layer for key in keys if key in timed]
+        share = (judgement.after_us or 0.0) / total
+        rows.append({**_judgement_row(judgement), "share": share, **_layer_row(members)})
+    return rows
+
+
+def _layer_row(layers: Sequence[Layer]) -> dict[str, Any]:
+    return {
+        "names": [layer.name for layer in layers],
+        "nodes": sorted({node for layer in layers for node in layer.onnx_nodes}),
+        "kind": " + ".join(dict.fromkeys(layer.kind for layer in layers)),
+        "precision": " + ".join(dict.fromkeys(layer.precision for layer in layers if layer.precision)),
+        "module": module_of(layers[0]) if layers else "",
+    }
+
+
+def _judgement_row(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "key": judgement.key,
+        "outcome": judgement.outcome,
+        "before_us": judgement.before_us,
+        "us": judgement.after_us,
+        "change": judgement.change,
+        "low": judgement.low,
+        "high": judgement.high,
+        "p_value": judgement.p_value,
+        "at_risk": judgement.at_risk,
+    }
+
+
+def _output_row(output: OutputComparison) -> Mapping[str, Any]:
+    metrics = output.metrics
+    return {
+        "name": output.name,
+        "elements": output.elements,
+        "wrong": output.wrong,
+        "non_finite": output.nan,
+        "tolerance": str(output.tolerance),
+        "max_abs": None,
+        "rms_wanted": None,
+        "relative_l2": None,
+        **(metrics.to_dict() if metrics else {}),
+        "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
+        "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
+        "worst": [
+            {
+                "index": list(worst.index),
+                "got": _value(worst.got),
+                "wanted": _value(worst.wanted),
+                "allowed": worst.allowed,
+            }
+            for worst in output.worst
+        ],
+    }
+
+
+def _value(number: float) -> float | str:
+    """A value as it is; JSON has no NaN and no infinities."""
+    return number if math.isfinite(number) else repr(number)
