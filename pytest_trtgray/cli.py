@@ -226,9 +226,9 @@ def _log(arguments: argparse.Namespace) -> int:
             continue
         code = max(code, DIFFERENT) if report.has_errors else code
         reports.append(report)
-    if arguments.json:
+    if arguments.json and reports:
         data = [report.to_dict() for report in reports]
-        print(json.dumps(data if len(arguments.files) > 1 else next(iter(data), None), indent=2, default=str))
+        print(json.dumps(data if len(arguments.files) > 1 else data[0], indent=2, default=str))
     elif reports:
         print("\n\n".join(report.to_text() for report in reports))
     return code

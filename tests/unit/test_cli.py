@@ -18,6 +18,7 @@ from pytest_trtgray.timing.gate import Baseline, Run, Session
 from tests import models, quantised, recordings
 
 IDENTITY = {"device": "NVIDIA H200", "sm": "sm_90", "runtime": "tensorrt_rtx", "version": "1.7.1"}
+LOGS = recordings.DATA / "logs"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -443,3 +444,71 @@ class TestUsage:
         assert caught.value.code == 0
         out = capsys.readouterr().out
         assert all(command in out for command in ("doctor", "layers", "diff", "quantisation", "fp16", "baseline"))
+
+
+class TestLog:
+    def test_for_people(self, capsys: Captured) -> None:
+        code, out, err = run(capsys, "log", LOGS / "rtx17_p_type_mismatch.log")
+
+        assert (code, err) == (DIFFERENT, "")
+        title, model, _, diagnosis, where, evidence, *_ = out.splitlines()
+        assert title.endswith("printed by tensorrt, up to phase 'parse': 29 messages, 6 errors, 1 warning")
+        assert model.split() == ["model", "models/type_mismatch.onnx,", "opset", "17,", "IR", "0.0.9"]
+        assert diagnosis.startswith("TYPE_MISMATCH: ")
+        assert (where, evidence.startswith("  line 24: ITensor::getDimensions: Error Code 4")) == (
+            "  at /blk/Add",
+            True,
+        )
+
+    def test_a_log_of_a_build(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "log", LOGS / "trtexec104_build_verbose.log")
+
+        assert code == OK
+        assert "  autotuning   3 tactics timed (0 dead), 2 choices made\n" in out
+        assert "  layers       32 (Original) to 9 (After vertical fusions)\n" in out
+        assert "TensorRT 10.4.0" in out
+
+    def test_for_programs(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "log", "--json", LOGS / "trtexec1013_missing_file.log")
+
+        data = json.loads(out)
+        assert code == DIFFERENT
+        assert {name: data[name] for name in ("producer", "product", "version", "phase", "messages")} == {
+            "producer": "trtexec",
+            "product": "TensorRT",
+            "version": "10.13.0",
+            "phase": "parse",
+            "messages": 10,
+        }
+        (parser_error,) = [event for event in data["events"] if event["kind"] == "parser_error"]
+        assert (parser_error["line"], parser_error["fields"]["code_name"]) == (4, "INVALID_VALUE")
+        assert data["diagnosis"]["code"] == "PARSE_FILE_NOT_FOUND"
+        assert data["diagnosis"]["evidence"][0]["line"] == 4
+        assert [finding["severity"] for finding in data["findings"]].count("error") >= 1
+
+    def test_several_are_a_list(self, capsys: Captured, tmp_path: Path) -> None:
+        code, out, err = run(
+            capsys, "log", "--json", LOGS / "trtexec84_unstable.log", tmp_path / "no.log", LOGS / "trt7_tactics.log"
+        )
+
+        assert code == USAGE
+        assert err.startswith(f"trtgray: {tmp_path / 'no.log'}: No such file or directory\n")
+        assert [Path(data["file"]).name for data in json.loads(out)] == ["trtexec84_unstable.log", "trt7_tactics.log"]
+
+    def test_messages_one_a_line(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "log", "--jsonl", LOGS / "rtx17_p_latin1_names.log")
+
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert code == OK
+        assert len(lines) == 24
+        assert {line["schema"] for line in lines} == {"trtgray.log/1"}
+        assert [line["line"] for line in lines if line.get("event") == "parser_error"] == [25]
+
+    @pytest.mark.parametrize("name", ["folder", "model.onnx"])
+    def test_no_log(self, name: str, capsys: Captured, tmp_path: Path) -> None:
+        path = tmp_path / name
+        path.mkdir() if name == "folder" else path.write_bytes(bytes(range(32)) * 9)
+        code, out, err = run(capsys, "log", path)
+
+        assert (code, out) == (USAGE, "")
+        assert err.startswith(f"trtgray: {path}: ")
