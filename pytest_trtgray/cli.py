@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_trtgray.errors import TrtGrayError
 
 if TYPE_CHECKING:
+    from pytest_trtgray.feeds import Feed
+    from pytest_trtgray.findings import Finding
     from pytest_trtgray.structure.snapshot import Snapshot
 
 OK, DIFFERENT, USAGE = 0, 1, 2
@@ -25,7 +27,7 @@ _EXIT_CODES = "exit codes: 0 {fine}, 1 {different}, 2 something cannot be read o
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 fine, 1 differences found, 2 unusable input."""
+    """Run the command; returns the exit code: 0 fine, 1 differences or faults found, 2 unusable input."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # layer names need not be UTF-8
     parser = _parser()
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trtgray", description="Look at TensorRT engines and baselines.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor = commands.add_parser("doctor", help="what this machine has, what does not go together, and the way out")
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.add_argument("--no-redaction", action="store_true", help="leave user names, folders and hosts as they are")
     doctor.set_defaults(action=_doctor)
 
     layers = commands.add_parser(
@@ -67,6 +71,29 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("new", metavar="NEW")
     _add_build_options(diff)
     diff.set_defaults(action=_diff)
+
+    log = commands.add_parser("log", help="what a log of TensorRT and what runs it says, and what is behind its errors")
+    log.add_argument("files", nargs="+", metavar="FILE", help="text of any producer, plain or gzipped")
+    how = log.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
+    how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
+    log.set_defaults(action=_log)
+    scales = commands.add_parser("quantisation", help="what the scales of a Q/DQ model do to real values")
+    scales.add_argument("--calibration", nargs="+", default=[], metavar="NPZ", help="inputs the scales were taken from")
+    scales.add_argument("--reference", metavar="ONNX", help="the FP32 model that was quantised")
+    scales.set_defaults(action=_quantisation)
+    fp16 = commands.add_parser("fp16", help="which values of a model do not fit into FP16")
+    fp16.set_defaults(action=_fp16)
+    calibrations = commands.add_parser("calibrations", help="which calibration method suits an FP32 model")
+    calibrations.add_argument("--test", nargs="+", default=[], metavar="NPZ", help="inputs to measure with")
+    calibrations.add_argument("--precision", choices=("int8", "fp8"), default="int8")
+    calibrations.set_defaults(action=_calibrations)
+    for command in (scales, fp16, calibrations):
+        command.add_argument("model", metavar="ONNX")
+        needed = command is calibrations
+        command.add_argument("--feeds", nargs="+", default=[], metavar="NPZ", required=needed, help="real inputs")
+        command.add_argument("--limit", type=int, default=20, metavar="N", help="tensors to show. Default: 20")
+        command.add_argument("--cache-dir", default=".trtgray_cache", help="folder of derived models")
 
     baseline = commands.add_parser("baseline", help="list or show stored baselines")
     actions = baseline.add_subparsers(required=True, metavar="ACTION")
@@ -121,29 +148,22 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
+    from pytest_trtgray.doctor.checkup import examine
+    from pytest_trtgray.doctor.incompatibilities import findings_of
+    from pytest_trtgray.doctor.rendering import lines_of
+    from pytest_trtgray.findings import errors
+    from pytest_trtgray.logs import redaction
 
-    from pytest_trtgray.engines.device import find_cpu, find_gpu, no_gpu_reason
-
-    gpu, cpu = find_gpu(), find_cpu()
-    print(f"python        {platform.python_version()} on {platform.platform()}")
-    print(f"cpu           {cpu.name}, {cpu.details['cores']} cores")
-    print(f"gpu           {f'{gpu.name} ({gpu.sm})' if gpu else no_gpu_reason()}")
-    packages = {
-        "pytest-trtgray": "",
-        "onnxruntime": "runs models on the CPU: pip install 'pytest-trtgray[cpu]'",
-        "onnxruntime-gpu": "runs models on the GPU: pip install 'pytest-trtgray[gpu]'",
-        "tensorrt": "builds and runs engines on a GPU: pip install 'pytest-trtgray[tensorrt]'",
-        "tensorrt-rtx-cu13": "builds engines anywhere: pip install 'pytest-trtgray[rtx]'",
-        "polygraphy": "",
-        "pycuda": "times engines on a GPU: pip install 'pytest-trtgray[gpu]'",
-    }
-    for package, use in packages.items():
-        try:
-            print(f"{package:<18}{version(package)}")
-        except PackageNotFoundError:
-            print(f"{package:<18}not installed ({use})")
-    return OK
+    facts = examine()
+    findings = findings_of(facts)
+    redact = redaction.Redactor(enabled=False) if arguments.no_redaction else redaction.current()
+    if arguments.json:
+        data = {"format": "trtgray-doctor", "schema": 1, "facts": facts.to_dict()}
+        data["findings"] = [finding.to_dict() for finding in findings]
+        print(json.dumps(redact.data(data), indent=2))
+    else:
+        print("\n".join(map(redact, lines_of(facts, findings))))
+    return DIFFERENT if errors(findings) else OK
 
 
 def _layers(arguments: argparse.Namespace) -> int:
@@ -187,6 +207,93 @@ def _print_json(data: Any) -> None:
     from pytest_trtgray.files import dump_json
 
     print(dump_json(data).decode(), end="")
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.reporting.log_file import LogReport
+
+    code, reports = OK, []
+    for name in arguments.files:
+        path = Path(name)
+        try:
+            if arguments.jsonl:
+                _print_messages(path)
+                continue
+            report = LogReport.of(path)
+        except TrtGrayError as error:
+            print(f"trtgray: {error.message}", file=sys.stderr)
+            code = USAGE
+            continue
+        code = max(code, DIFFERENT) if report.has_errors else code
+        reports.append(report)
+    if arguments.json:
+        data = [report.to_dict() for report in reports]
+        print(json.dumps(data if len(arguments.files) > 1 else next(iter(data), None), indent=2, default=str))
+    elif reports:
+        print("\n\n".join(report.to_text() for report in reports))
+    return code
+
+
+def _print_messages(path: Path) -> None:
+    from pytest_trtgray.logs.reader import read_records
+    from pytest_trtgray.logs.storage import json_lines
+
+    for line in json_lines(read_records(path), file=str(path)):
+        sys.stdout.write(line.decode("ascii"))
+
+
+def _quantisation(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+    from pytest_trtgray.reporting.tables import quantisation_table
+
+    found = inspect_quantisation(
+        arguments.model,
+        _feeds(arguments.feeds),
+        calibration=_feeds(arguments.calibration),
+        reference=arguments.reference,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(quantisation_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _fp16(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.fp16 import fp16_ranges
+    from pytest_trtgray.reporting.tables import fp16_table
+
+    found = fp16_ranges(arguments.model, _feeds(arguments.feeds), cache_dir=Path(arguments.cache_dir))
+    print(fp16_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _calibrations(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.calibrations import compare_calibrations
+    from pytest_trtgray.reporting.tables import calibration_table
+
+    found = compare_calibrations(
+        arguments.model,
+        _feeds(arguments.feeds),
+        test_feeds=_feeds(arguments.test),
+        precision=arguments.precision,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(calibration_table(found, arguments.limit))
+    print(f"take {found.reason}")
+    return _conclude(found.findings, ok=True)
+
+
+def _feeds(paths: Sequence[str]) -> list[Feed]:
+    from pytest_trtgray.feeds import load_feed
+
+    return [load_feed(Path(path)) for path in paths]
+
+
+def _conclude(findings: Sequence[Finding], ok: bool) -> int:
+    from pytest_trtgray.findings import listing
+
+    if findings:
+        print(listing(findings, limit=50))
+    return OK if ok else DIFFERENT
 
 
 def _baseline_list(arguments: argparse.Namespace) -> int:

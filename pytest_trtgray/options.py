@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args", "bool"]
+IniType = Literal["string", "float", "int", "args", "linelist", "bool"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -40,12 +40,31 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
     ("trt_iterations", "int", 0, "Inferences a session; 0: as many as are worth it"),
     ("trt_rtol", "float", None, "Relative tolerance of outputs; default: by precision"),
     ("trt_atol", "float", None, "Absolute tolerance of outputs; default: by precision"),
+    (
+        "trt_localise",
+        "float",
+        30.0,
+        "Seconds that a failed `outputs` test may spend on finding the node that is wrong; 0: none",
+    ),
     ("trt_cache_dir", "string", ".trtgray_cache", "Folder of built engines, relative to the ini file"),
     (
         "trt_tactic_sources",
         "args",
         [],
         "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
+    ),
+    (
+        "trt_redact",
+        "linelist",
+        [],
+        "Regular expressions, one a line: what they match in a log becomes REDACTED; with groups, only the groups",
+    ),
+    (
+        "trt_rules",
+        "args",
+        [],
+        "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
+        "(docs/log-rules.md)",
     ),
     (
         "trt_advice",
@@ -181,7 +200,22 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE.md",
         help="Append a summary in Markdown; in GitHub Actions: --trt-summary=$GITHUB_STEP_SUMMARY",
     )
-    add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
+    add(
+        "--trt-json",
+        metavar="FILE",
+        help="Write all verdicts and findings as JSON, and what the runtimes said beside it as JSON Lines",
+    )
+    add(
+        "--trt-log-level",
+        choices=("warning", "info", "verbose"),
+        default="info",
+        help="What is kept of the runtimes' logs. Default: info; verbose builds engines anew, once",
+    )
+    add(
+        "--trt-no-redaction",
+        action="store_true",
+        help="Leave user names, home folders, hosts, addresses and secrets in what is reported of logs",
+    )
     add(
         "--trt-history",
         action=_NotYet,

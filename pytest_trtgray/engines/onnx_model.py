@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,12 @@ _ONNX_DTYPES: Mapping[int, str] = {
     23: "fp4",
 }
 
+_ONNX_NUMBERS = {name: number for number, name in _ONNX_DTYPES.items()}
 _FLOAT16 = 10
+FLOATS = ("float16", "float32", "float64", "bfloat16")
+_EXTERNAL = 1  # TensorProto.DataLocation
+_SMALL_BYTES = 1024
+"""Constants up to here are values that shapes depend on; above are weights."""
 
 _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     tuple,
@@ -69,6 +74,10 @@ SIZE_ARITHMETIC = frozenset(
      "Where")
 )  # fmt: skip
 """Operators that make sizes from sizes."""
+_PASSES_INDICES = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators whose output has no other numbers than their first input."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,19 @@ class OnnxNode(GraphNode):
 
 
 class OnnxModel:
-    """A checked ONNX file; weights are read only where needed.
+    r"""A checked ONNX file; weights are read only where needed.
+
+    Names that are no UTF-8 have escapes in the place of their bytes (``caf\xe9``), here and in what the runtimes get:
+    their Python bindings drop every message with such a name.
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
         original: the user's file, where ``path`` was made from it and lies in the cache.
         made: how, such as ``converted to fp16``.
+
+    Attributes:
+        is_renamed: whether names were escaped, so that the file is not what a runtime should read.
+        is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
@@ -92,8 +108,17 @@ class OnnxModel:
         self.path = Path(path)
         self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self.is_renamed = _make_legible(self.proto)
+        self.is_edited = False
         self._made = made
         _check_external_data(self.path, self.proto)
+
+    def edited(self, proto: Any) -> OnnxModel:
+        """The same file with another graph in memory, whose external data are still found beside the file."""
+        model = OnnxModel.__new__(OnnxModel)
+        model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
+        model.is_renamed, model.is_edited = self.is_renamed, True
+        return model
 
     @property
     def called(self) -> str:
@@ -106,6 +131,13 @@ class OnnxModel:
         return tuple(
             OnnxNode(node_name(node), node.op_type, tuple(node.input), tuple(node.output))
             for node in self.proto.graph.node
+        )
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators; 1 where the model does not say."""
+        return max(
+            (int(entry.version) for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
         )
 
     @functools.cached_property
@@ -159,8 +191,9 @@ class OnnxModel:
     @functools.cached_property
     def sha256(self) -> str:
         """Hash of the model's content: the file and every external data file, in order of their names."""
-        digest = hashlib.sha256()
-        for part in (self.path, *sorted(external_files(self.path, self.proto))):
+        digest = hashlib.sha256(self.proto.SerializeToString(deterministic=True) if self.is_edited else b"")
+        files = () if self.is_edited else (self.path,)
+        for part in (*files, *sorted(external_files(self.path, self.proto))):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
@@ -182,21 +215,24 @@ class OnnxModel:
         return sum(_tensor_bytes(tensor) for tensor in self.proto.graph.initializer)
 
     def _limits(self, name: str) -> tuple[float, float] | None:
-        """Sensible values of an input, where the graph tells: indices stay below the table's length."""
+        """Sensible values of an input, where the graph tells: indices stay below the length of every table."""
         if "mask" in name.lower():
             return (1.0, 1.0)
         aliases = {name}
+        lengths = []
         for node in self.proto.graph.node:
-            if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten") and (
-                node.input and node.input[0] in aliases
-            ):
+            if node.op_type in _PASSES_INDICES and node.input and node.input[0] in aliases:
                 aliases.update(node.output)
             if node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in aliases:
-                table = self.initializers.get(node.input[0])
-                if table is not None and table.dims:
-                    axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
-                    return (0.0, float(table.dims[axis] - 1))
-        return None
+                axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
+                lengths += [dim for dim in self._table_shape(node.input[0])[axis:][:1] if isinstance(dim, int) and dim]
+        return (0.0, float(min(lengths) - 1)) if lengths else None
+
+    def _table_shape(self, name: str) -> tuple[Dim, ...]:
+        """The shape of a table of embeddings: a weight, or what is made of one (cast, dequantised)."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        return self.tensors[name].shape if name in self.tensors else ()
 
     def _is_shape(self, value: Any) -> bool:
         """Whether an input's values are sizes: a short list of integers that ends where a size is read."""
@@ -210,6 +246,38 @@ class OnnxModel:
             if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
+
+
+def made_floats(model: OnnxModel) -> dict[str, None]:
+    """Tensors that the nodes of a model's main graph make, in order; without those known to hold no floats."""
+    made = (name for node in model.nodes for name in node.outputs if name)
+    return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
+
+
+def activations(model: OnnxModel) -> dict[str, None]:
+    """The tensors of :func:`made_floats` that depend on an input."""
+    constant = set(model.initializers)
+    for node in model.proto.graph.node:
+        if all(not name or name in constant for name in read_names(node)):
+            constant.update(node.output)
+    return dict.fromkeys(name for name in made_floats(model) if name not in constant)
+
+
+def with_outputs(model: OnnxModel, names: Iterable[str]) -> Any:
+    """A copy of a model's ModelProto that has these outputs besides its own, with their types where they are known."""
+    import onnx
+
+    copied = type(model.proto)()
+    copied.CopyFrom(model.proto)
+    have = {spec.name for spec in model.outputs}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            spec = model.tensors.get(name)
+            value = onnx.ValueInfoProto(name=name)
+            if spec is not None and spec.dtype in FLOATS:
+                value = onnx.helper.make_tensor_value_info(name, _ONNX_NUMBERS[spec.dtype], None)
+            copied.graph.output.append(value)
+    return copied
 
 
 def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:
@@ -264,6 +332,16 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def read_names(node: Any) -> Iterator[str]:
+    """Tensors that a node reads, those inside of its graphs included."""
+    yield from node.input
+    for inner in subgraphs(node):
+        for part in graphs(inner):
+            yield from (value.name for value in part.output)
+            for nested in part.node:
+                yield from nested.input
+
+
 def stored_tensors(graph: Any) -> Iterator[Any]:
     """Weights and constants of one graph, without those of the graphs inside of its nodes."""
     yield from graph.initializer
@@ -277,6 +355,18 @@ def stored_tensors(graph: Any) -> Iterator[Any]:
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
+
+
+def load_small_weights(proto: Any, folder: Path) -> None:
+    """Bring shapes, axes and other small constants from external files into the model, which is changed."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    for graph in graphs(proto.graph):
+        for tensor in stored_tensors(graph):
+            if tensor.data_location == _EXTERNAL and _tensor_bytes(tensor) <= _SMALL_BYTES:
+                load_external_data_for_tensor(tensor, str(folder))
+                tensor.data_location = 0
+                tensor.ClearField("external_data")
 
 
 def _uses_type(graph: Any, onnx_dtype: int) -> bool:
@@ -313,6 +403,42 @@ def _load_proto(path: Path) -> Any:
     return proto
 
 
+def _make_legible(message: Any) -> bool:
+    """Escape texts that are no UTF-8, in place; whether there were any. Protocol buffers give them as bytes."""
+    changed = False
+    for name, is_text in _texts_and_messages(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, bytes):
+            setattr(message, name, _escaped(value))
+            changed = True
+        elif isinstance(value, str):
+            continue
+        elif is_text:
+            for index, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[index] = _escaped(text)
+                    changed = True
+        elif hasattr(value, "DESCRIPTOR"):
+            changed |= message.HasField(name) and _make_legible(value)
+        else:
+            for inner in value:
+                changed |= _make_legible(inner)
+    return changed
+
+
+@functools.lru_cache(maxsize=256)
+def _texts_and_messages(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """Fields of a message that are texts, and those that may hold some; weights are neither."""
+    from google.protobuf.descriptor import FieldDescriptor
+
+    kinds = {FieldDescriptor.TYPE_STRING: True, FieldDescriptor.TYPE_MESSAGE: False}
+    return tuple((field.name, kinds[field.type]) for field in descriptor.fields if field.type in kinds)
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", errors="backslashreplace")
+
+
 def _unreadable(path: Path, error: str) -> str:
     with path.open("rb") as file:
         head = file.read(64)
@@ -343,7 +469,7 @@ def _check_external_data(path: Path, proto: Any) -> None:
 def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
     for graph in graphs(proto.graph):
         for tensor in stored_tensors(graph):
-            if tensor.data_location == 1:  # TensorProto.EXTERNAL
+            if tensor.data_location == _EXTERNAL:
                 yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
@@ -366,7 +492,7 @@ def without_weights(proto: Any) -> Any:
     graph.value_info.extend(proto.graph.value_info)
     declared = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
-        if _tensor_bytes(tensor) <= 1024 and tensor.data_location != 1:
+        if _tensor_bytes(tensor) <= _SMALL_BYTES and tensor.data_location != _EXTERNAL:
             graph.initializer.append(tensor)
         elif tensor.name not in declared:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -377,7 +503,7 @@ def without_weights(proto: Any) -> Any:
 
 def _tensor_bytes(tensor: Any) -> int:
     """Bytes of a tensor's values, however they are stored."""
-    if tensor.data_location == 1:
+    if tensor.data_location == _EXTERNAL:
         length = next((int(e.value) for e in tensor.external_data if e.key == "length"), None)
         if length is not None:
             return length

@@ -15,7 +15,7 @@ from pytest_trtgray.baselines.store import BaselineStore
 from pytest_trtgray.cli import DIFFERENT, OK, USAGE, main
 from pytest_trtgray.timing.first_calls import FirstCallRun, FirstCallsBaseline
 from pytest_trtgray.timing.gate import Baseline, Run, Session
-from tests import models, recordings
+from tests import models, quantised, recordings
 
 IDENTITY = {"device": "NVIDIA H200", "sm": "sm_90", "runtime": "tensorrt_rtx", "version": "1.7.1"}
 Captured = pytest.CaptureFixture[str]
@@ -323,6 +323,71 @@ class TestBaseline:
         assert "is not a baseline of pytest-trtgray" in err
 
 
+class TestNumbers:
+    """Commands that look at values: quantisation, fp16, calibrations."""
+
+    @pytest.fixture
+    def feeds(self, conv_net: Path, tmp_path: Path) -> list[Path]:
+        paths = [tmp_path / f"{index}.npz" for index in range(2)]
+        for path, feed in zip(paths, quantised.feeds_for(conv_net, 2), strict=True):
+            arrays: dict[str, Any] = dict(feed)
+            np.savez(path, **arrays)
+        return paths
+
+    def test_a_healthy_quantisation(self, conv_net: Path, feeds: list[Path], tmp_path: Path, capsys: Captured) -> None:
+        path = quantised.quantised(conv_net, tmp_path / "q.onnx")
+        code, out, err = run(
+            capsys, "quantisation", path, "--feeds", *feeds, "--calibration", *feeds, "--reference", conv_net
+        )
+        header, *rows = out.splitlines()
+
+        assert (code, err) == (OK, "")
+        assert header.split() == ["SNR", "dB", "clipped", "range", "bits", "type", "scales", "tensor", "read", "by"]
+        assert len(rows) == len(quantised.quantisers(path))
+        ratios = [float(row.split()[0]) for row in rows]
+        assert ratios == sorted(ratios)
+        assert any("axis 0" in row and "layer0.conv1.weight" in row for row in rows)
+
+    def test_a_scale_that_is_wrong(self, conv_net: Path, feeds: list[Path], tmp_path: Path, capsys: Captured) -> None:
+        node = "/stem/Relu_output_QuantizeLinear"
+        path = quantised.quantised(conv_net, tmp_path / "q.onnx")
+        bad = quantised.rescale(path, tmp_path / "bad.onnx", node, 1 / 8)
+        code, out, _ = run(capsys, "quantisation", bad, "--feeds", feeds[0], "--limit", 1)
+
+        assert code == DIFFERENT
+        assert "/stem/Relu_output  /layer0/conv1/Conv, /layer0/Add" in out.splitlines()[1]
+        assert "... and 11 more (--limit)" in out
+        assert "of the values are clipped" in out
+        assert "-> Calibrate again" in out
+
+    def test_fp16(self, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "fp16", mlp)
+        assert code == OK
+        assert out.splitlines()[0].split()[:2] == ["overflow", "subnormal"]
+        bad = models.scale_weight(mlp, tmp_path / "bad.onnx", "fc0.weight", 1e-7)
+        code, out, _ = run(capsys, "fp16", bad)
+        assert code == DIFFERENT
+        assert out.splitlines()[1].endswith("fc0.weight  /fc0/MatMul")
+
+    def test_calibrations(self, conv_net: Path, feeds: list[Path], capsys: Captured) -> None:
+        code, out, _ = run(capsys, "calibrations", conv_net, "--feeds", feeds[0], "--test", feeds[1], "--limit", 2)
+
+        assert code == OK
+        assert out.splitlines()[0].split() == ["scale,", "clipped,", "SNR", "minmax", "entropy", "percentile"]
+        assert out.splitlines()[1].startswith("(relative L2 error of the outputs)")
+        assert "\ntake minmax: " in out or "\ntake percentile: " in out
+        assert "ranges from 4 samples" in out
+
+    @pytest.mark.parametrize("command", ["quantisation", "fp16", "calibrations"])
+    def test_bad_input(self, command: str, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
+        (tmp_path / "bad.npz").write_text("no")
+        for arguments in (["none.onnx", "--feeds", "bad.npz"], [str(mlp), "--feeds", "bad.npz"]):
+            code, _, err = run(capsys, command, *arguments)
+            assert code == USAGE
+            assert err.startswith("trtgray: ")
+            assert "Traceback" not in err
+
+
 class TestDoctor:
     def test_says_what_is_here(self, capsys: Captured) -> None:
         from importlib.metadata import version
@@ -331,8 +396,35 @@ class TestDoctor:
 
         assert code == OK
         assert f"pytest-trtgray    {version('pytest-trtgray')}" in out
-        assert "gpu           " in out
+        assert f"onnxruntime       {version('onnxruntime')}; " in out
+        assert "gpu               " in out
         assert "cores" in out
+
+    def test_as_json(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "doctor", "--json")
+        found = json.loads(out)
+
+        assert (code, found["format"], found["schema"]) == (OK, "trtgray-doctor", 1)
+        assert found["facts"]["machine"]["cores"]
+        assert "CPUExecutionProvider" in found["facts"]["probes"]["onnxruntime"]["providers"]
+        assert [finding for finding in found["findings"] if finding["severity"] == "error"] == []
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_something_broken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, options: tuple[str, ...]
+    ) -> None:
+        home = tmp_path / "home" / "alice"
+        (home / "tensorrt").mkdir(parents=True)
+        (home / "tensorrt" / "__init__.py").write_text("raise OSError(f'{__file__} is broken')")
+        monkeypatch.syspath_prepend(str(home))
+        monkeypatch.setenv("PYTHONPATH", str(home))
+        code, out, _ = run(capsys, "doctor", *options)
+
+        assert code == DIFFERENT
+        assert "tensorrt cannot be loaded: OSError: " in out
+        assert "home/user/tensorrt/__init__.py is broken" in out
+        assert "alice" not in out
+        assert "alice" in run(capsys, "doctor", "--no-redaction", *options)[1]
 
 
 class TestUsage:
@@ -350,4 +442,4 @@ class TestUsage:
 
         assert caught.value.code == 0
         out = capsys.readouterr().out
-        assert all(command in out for command in ("doctor", "layers", "diff", "baseline"))
+        assert all(command in out for command in ("doctor", "layers", "diff", "quantisation", "fp16", "baseline"))

@@ -31,6 +31,8 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_log_level": "info",
+    "trt_no_redaction": False,
 }
 INI: dict[str, Any] = {
     "trt_baseline_dir": "baselines",
@@ -43,10 +45,13 @@ INI: dict[str, Any] = {
     "trt_iterations": 0,
     "trt_rtol": None,
     "trt_atol": None,
+    "trt_localise": 30.0,
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
     "trt_advice": True,
     "trt_identity": [],
+    "trt_redact": [],
+    "trt_rules": [],
 }
 
 
@@ -212,6 +217,7 @@ class TestValues:
             ("trt_rtol", -1.0, "not below 0"),
             ("trt_atol", float("inf"), "finite"),
             ("trt_rtol", float("nan"), "finite"),
+            ("trt_localise", -1.0, "not below 0"),
             ("trt_identity", ["device", "colour"], "unknown ['colour']"),
         ],
     )
@@ -236,12 +242,14 @@ class TestValues:
                 "trt_iterations": 50,
                 "trt_identity": ["sm", "runtime"],
                 "trt_on_missing": "record",
+                "trt_localise": 0.0,
             },
         )
 
         assert (settings.device, settings.timing, settings.on_missing) == (2, "report", "record")
         assert (settings.rtol, settings.atol, settings.iterations) == (0.0, 1e-3, 50)
         assert settings.identity == ("sm", "runtime")
+        assert settings.localise_s == 0
 
 
 class TestActive:
@@ -282,3 +290,23 @@ class TestActive:
         assert str(tmp_path / "b") in caught.value.reason
         with pytest.raises(TrtGrayError, match="no such file"):
             ActiveTest(()).find_file("/none/m.onnx")
+
+
+class TestLogs:
+    def test_defaults(self, tmp_path: Path) -> None:
+        settings = read(tmp_path)
+
+        assert (settings.log_level, settings.redaction, settings.redact) == ("info", True, ())
+
+    def test_as_given(self, tmp_path: Path) -> None:
+        settings = read(tmp_path, ini={"trt_redact": [r"A-\d+", "(b)"]}, trt_log_level="verbose", trt_no_redaction=True)
+
+        assert (settings.log_level, settings.redaction) == ("verbose", False)
+        assert settings.redact == (r"A-\d+", "(b)")
+
+    @pytest.mark.parametrize(("pattern", "reason"), [("(a", "is no regular expression"), ("a*", "matches the empty")])
+    def test_a_pattern_that_is_none(self, tmp_path: Path, pattern: str, reason: str) -> None:
+        with pytest.raises(OptionError, match=reason) as caught:
+            read(tmp_path, ini={"trt_redact": ["fine", pattern]})
+
+        assert caught.value.thing == f"trt_redact = {pattern}"
