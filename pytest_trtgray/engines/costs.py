@@ -139,7 +139,7 @@ def _flops(node: Any, shapes: Known) -> int | None:
     count = _MATRIX.get(node.op_type, _elementwise)
     try:
         return count(node, [shapes.get(name) if name else () for name in node.input], _outputs(node, shapes))
-    except (TypeError, IndexError, ValueError):  # an unknown shape where one is needed
+    except (TypeError, IndexError, ValueError, AttributeError):  # an unknown shape where one is needed
         return None
 
 

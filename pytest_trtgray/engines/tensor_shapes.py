@@ -19,6 +19,8 @@ _COMPUTED = SIZE_ARITHMETIC | {"Range", "ConstantOfShape", "Constant", "Size", "
 _MAX_ELEMENTS = 4096
 """A tensor of more is data, no arithmetic of shapes."""
 _MAX_ROUNDS = 8
+_OWN_INITIALIZERS = 4
+"""Version of the format from which on an initializer need not be an input as well."""
 
 
 def tensor_shapes(model: OnnxModel, shapes: Mapping[str, Shape]) -> dict[str, TypeAndShape]:
@@ -29,6 +31,7 @@ def tensor_shapes(model: OnnxModel, shapes: Mapping[str, Shape]) -> dict[str, Ty
         shapes: of the inputs; one that is missing keeps its symbols, and what depends on it stays unknown.
     """
     proto = without_weights(model.proto)
+    proto.ir_version = max(proto.ir_version, _OWN_INITIALIZERS)
     for value in proto.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
             dim.dim_value = size
@@ -40,7 +43,7 @@ def tensor_shapes(model: OnnxModel, shapes: Mapping[str, Shape]) -> dict[str, Ty
     for _ in range(_MAX_ROUNDS):
         if not _fold(proto, found):
             break
-        found = {**found, **_infer(proto)}
+        found = {**found, **{name: known for name, known in _infer(proto).items() if known[1] is not None}}
     for name, tensor in model.initializers.items():
         found[name] = (dtype_name(tensor.data_type), tuple(tensor.dims))
     return found

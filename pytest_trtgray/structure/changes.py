@@ -102,8 +102,8 @@ class Changes:
     def _nodes(self) -> Iterator[Finding]:
         matching = self.matching
         sides = (
-            (self.added, [*matching.added, *_layers(matching.groups, 1), *matching.extra_new], "new", "added"),
-            (self.removed, [*matching.removed, *_layers(matching.groups, 0), *matching.extra_old], "gone", "removed"),
+            (self.added, matching.new, "new", "added"),
+            (self.removed, matching.old, "gone", "removed"),
         )
         for nodes, layers, word, rule in sides:
             layer_of = {node: layer for layer in reversed(layers) for node in layer.onnx_nodes}
@@ -175,8 +175,9 @@ class Changes:
                 )
 
     def _precision(self) -> Iterator[Finding]:
-        for title, kind, before, after in self._precisions():
+        for layer, before, after in self._precisions():
             if before and after and before != after:
+                title = layer.title
                 is_fallback = PRECISION_ORDER.index(after) < PRECISION_ORDER.index(before)
                 rule = "precision-fallback" if is_fallback else "precision-changed"
                 yield Finding(
@@ -184,18 +185,18 @@ class Changes:
                     title,
                     f"{title} computes in {after}, was {before}",
                     f"structure.{rule}",
-                    {"before": before, "after": after, "kind": kind},
+                    {"before": before, "after": after, "kind": layer.kind},
                     _REMEDY[rule],
                 )
 
-    def _precisions(self) -> Iterator[tuple[str, str, str, str]]:
+    def _precisions(self) -> Iterator[tuple[Layer, str, str]]:
         for old, new in self.matching.pairs:
-            yield new.title, new.kind, self._precision_of(old), self._precision_of(new)
+            yield new, self._precision_of(old), self._precision_of(new)
         for olds, news in self.matching.groups:
             before, after = (
                 coarsest(self._precision_of(layer) for layer in side if not moves_data(layer)) for side in (olds, news)
             )
-            yield news[0].title, news[0].kind, before, after
+            yield news[0], before, after
 
     def _precision_of(self, layer: Layer) -> str:
         """By what both listings tell: TensorRT 10's schema (and that of RTX 1.4) has no constants."""
@@ -316,9 +317,9 @@ def changes_between(matching: Matching, old_folded: frozenset[str], new_folded: 
     new_only, old_only = new - old, old - new
     conversions = [tuple(sorted(filter(is_conversion, nodes))) for nodes in (new_only, old_only)]
     told = _nodes(layer for pair in matching.relabelled for layer in pair)
-    # nodes that one engine lists and the other one has all the same
-    had = told | old_folded | _unlisted(matching.groups, 0) | set(conversions[0])
-    has = told | new_folded | _unlisted(matching.groups, 1) | set(conversions[1])
+    # nodes that one engine lists and the other one has all the same; a known model decides what looks only suggest
+    had = (old_folded or told) | _unlisted(matching.groups, 0) | set(conversions[0])
+    has = (new_folded or told) | _unlisted(matching.groups, 1) | set(conversions[1])
     added, removed = frozenset(new_only - had), frozenset(old_only - has)
     return Changes(
         matching,
@@ -402,10 +403,6 @@ def _bounded(findings: Iterable[Finding]) -> Iterator[Finding]:
                 if all(finding.evidence.get(name) == value for finding in left)
             }
             yield replace(first, what=what, evidence={**shared, "times": len(left)})
-
-
-def _layers(groups: Iterable[Group], side: int) -> list[Layer]:
-    return [layer for group in groups for layer in group[side]]
 
 
 def _nodes(layers: Iterable[Layer]) -> set[str]:

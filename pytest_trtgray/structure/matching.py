@@ -24,7 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_trtgray.engines.kernels import moves_data
+from pytest_trtgray.engines.kernels import is_matrix_kernel, moves_data
 from pytest_trtgray.engines.model import Layer, canonical_name, is_conversion
 
 KEY_SEPARATOR = " + "
@@ -221,7 +221,8 @@ def _groups(before: _Side, after: _Side, old: Sequence[int], new: Sequence[int])
     for number, members in enumerate(found, start):
         for side, positions in zip((before, after), members, strict=True):
             side.together.update((i, number) for i in positions)
-            side.take(positions)
+    before.take(before.together)
+    after.take(after.together)
     return [(tuple(before.layers[i] for i in olds), tuple(after.layers[j] for j in news)) for olds, news in found]
 
 
@@ -241,7 +242,8 @@ def _split_pairs(before: _Side, after: _Side) -> list[Group]:
         for i, j in before.pairs
         if any(node in loose for node in (*before.nodes_of([i])[0], *after.nodes_of([j])[0]))
     ]
-    before.pairs = [pair for pair in before.pairs if pair not in set(opened)]
+    reopened = set(opened)
+    before.pairs = [pair for pair in before.pairs if pair not in reopened]
     old, new = [*(i for i, _ in opened), *parts[0]], [*(j for _, j in opened), *parts[1]]
     return _groups(before, after, sorted(old), sorted(new))
 
@@ -278,8 +280,13 @@ def _looks(side: _Side, positions: Iterable[int], *, behind: bool = True) -> lis
 
 
 def _places(side: _Side, positions: Iterable[int]) -> list[tuple[Hashable, int]]:
+    """Between which two matches a layer works, and whether it is a product; nothing where nothing is matched."""
     neighbours = side.neighbours()
-    return [((side.layers[i].profile, neighbours[i]), i) for i in positions if not moves_data(side.layers[i])]
+    return [
+        ((side.layers[i].profile, neighbours[i], is_matrix_kernel(side.layers[i])), i)
+        for i in positions
+        if not moves_data(side.layers[i]) and max(neighbours[i]) >= 0
+    ]
 
 
 def components(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -67,6 +68,21 @@ class TestShapes:
         known = tensor_shapes(model, {"ids": (8, 128), "mask": (8, 128)})
 
         assert [name for node in model.nodes for name in node.outputs if known[name][1] is None] == []
+
+    @pytest.mark.parametrize(
+        ("name", "billions"),
+        # published as multiplications and additions in one: 4.09, 19.6, 0.35 and 2.87 billions
+        [("resnet50", 8.18), ("vgg19", 39.3), ("squeezenet", 0.70), ("densenet121", 5.7)],
+    )
+    def test_of_models_that_come_with_onnx(self, name: str, billions: float) -> None:
+        """Of IR version 3, whose initializers have to be inputs as well; images of 224 x 224."""
+        path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+        if not path.exists():
+            pytest.skip(f"this onnx comes without {path.name}")
+        costs = costs_of(path, {"data_0": (1, 3, 224, 224), "gpu_0/data_0": (1, 3, 224, 224)})
+
+        assert [node for node, cost in costs.nodes.items() if cost.flops is None] == []
+        assert flops(costs) / 1e9 == pytest.approx(billions, rel=0.02)
 
     def test_without_the_sizes_of_inputs(self, tmp_path: Path) -> None:
         known = tensor_shapes(OnnxModel(models.unary(tmp_path / "relu.onnx", "Relu")), {})

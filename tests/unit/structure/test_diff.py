@@ -439,6 +439,27 @@ class TestLabels:
         assert found.matching.relabelled == ((old[1], new[1]),)
         assert found.unexplained == ()
 
+    def test_a_model_that_does_not_have_the_node_decides(self) -> None:
+        """The kernel looks alike and the node is new all the same."""
+        old = [layer("a", "/a/Conv"), layer("__myl_Tran_myl0_1")]
+        new = [layer("a", "/a/Conv"), layer("__myl_Tran_myl0_1", "/inserted/Transpose")]
+
+        assert diff(old, new).ok
+        assert errors(diff(old, new, old_folded=["/other"])) == ["structure.node-added"]
+        assert diff(old, new, old_folded=["/inserted/Transpose"]).ok
+
+    def test_a_product_is_not_taken_for_pointwise_work(self) -> None:
+        around = [layer("a", "/a/Conv"), layer("c", "/c/Conv")]
+        old = [around[0], layer("/b/Conv_myl0_1", "/b/Conv", kind="correlation"), around[1]]
+        new = [around[0], layer("__myl_SigmMul_myl0_1"), around[1]]
+
+        assert errors(diff(old, new)) == ["structure.node-removed"]
+
+    def test_models_without_anything_in_common(self) -> None:
+        found = diff([layer("__myl_Erf_myl0_1")], [layer("b", "/b/Relu")])
+
+        assert errors(found) == ["structure.node-added"]
+
     def test_two_of_them_are_not_told_apart(self) -> None:
         around = [layer("a", "/a/Conv"), layer("c", "/c/Conv")]
         old = [around[0], layer("/b/Conv_myl0_1", "/b/Conv", kind="correlation"), around[1]]
