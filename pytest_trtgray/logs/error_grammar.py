@@ -30,6 +30,22 @@ PARSER_CODES = (
 )
 """The ONNX parser's error codes (``NvOnnxParser.h``); not those of TensorRT's core, which share numbers."""
 
+CORE_CODES = (
+    "SUCCESS",
+    "UNSPECIFIED_ERROR",
+    "INTERNAL_ERROR",
+    "INVALID_ARGUMENT",
+    "INVALID_CONFIG",
+    "FAILED_ALLOCATION",
+    "FAILED_INITIALIZATION",
+    "FAILED_EXECUTION",
+    "FAILED_COMPUTATION",
+    "INVALID_STATE",
+    "UNSUPPORTED_STATE",
+)
+"""TensorRT's ``ErrorCode`` (``NvInferRuntimeCommon.h``). What a message calls its category is the class of the
+exception and not this."""
+
 # 8 to 9: "[file.cpp::func::line] Error Code N: Category (text)"; 10 on: "API::method: Error Code N: Category (text In
 # func at /_src/file.cpp:line (cudaError n: text))", or the older bracket where no API call is known.
 _CORE = re.compile(r"Error Code:? (?P<code>\d+): (?P<category>[A-Za-z][A-Za-z ]{0,40}?) \(")
@@ -48,6 +64,8 @@ _CHECK = re.compile(
     r"Parameter check failed(?: at: (?P<file>[^:\n]+)::(?P<func>[^\n]*?)::(?P<line>\d+))?, condition: "
     r"(?P<condition>[^\n]*)"
 )
+# up to 7, and where there is no exception: "INVALID_CONFIG: text", by the names of the enum ErrorCode
+_NAMED = re.compile(r"^(?P<name>" + "|".join(CORE_CODES[1:]) + r"): (?P<text>.*)", re.DOTALL)
 _WHERE = re.compile(
     r" ?In (?P<func>[^\s()]\S*(?: \S+)?) at (?P<file>\S+?):(?P<line>\d+)"
     r"(?: \(cudaError (?P<cuda_code>\d+): (?P<cuda_text>[^\n]*?)\))?(?: [^\n]*)?$"
@@ -59,7 +77,7 @@ _PARSER = re.compile(
 )
 # IParserError as text: Polygraphy and trtexec print it, and the parser itself where it has no node
 _STATUS = re.compile(
-    r"(?:In node (?P<node>-?\d+) with name: (?P<node_name>.{0,4000}?) and operator: (?P<operator>\S*) )?"
+    r"(?:In node (?P<node>-?\d+) (?:with name: (?P<node_name>.{0,4000}?) and operator: (?P<operator>\S*) )?)?"
     r"\((?P<func>\w+)\): (?P<code_name>[A-Z]+(?:_[A-Z]+)+): (?P<desc>.*)",
     re.DOTALL,
 )
@@ -98,6 +116,9 @@ def core_errors(text: str) -> Found:
         fields["code"] = whole(fields["code"])
         fields["message"] = fields["text"] = match["text"] or ""
         found.append(("core_error", _placed(fields)))
+    if not found and (named := _NAMED.match(text)):
+        fields = {"code": CORE_CODES.index(named["name"]), "category": named["name"]}
+        found.append(("core_error", {**fields, "message": named["text"], "text": named["text"]}))
     return found
 
 

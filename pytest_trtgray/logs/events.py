@@ -200,7 +200,7 @@ class EventReader:
             return self._tuning.profiled(text)
         if "o valid tactics for" in text:
             return self._tuning.unfit(text)
-        if "rror" not in text and "Parameter check" not in text:
+        if "rror" not in text and "Parameter check" not in text and not text.startswith(_NAMED_ERRORS):
             return self._parser(text) or _stated(text, STATEMENTS) or self._reports(text)
         found = [*_errors(text), *self._parser(text)]
         found += _stated(text, STATEMENTS)
@@ -230,6 +230,7 @@ class EventReader:
 
 
 _MAX_ERROR = 65_536
+_NAMED_ERRORS = ("INVALID_", "FAILED_", "INTERNAL_ERROR: ", "UNSUPPORTED_STATE: ", "UNSPECIFIED_ERROR: ")
 _REPORTED = frozenset("ONIPDMH -[W")  # first characters of what the reports' readers know
 
 

@@ -44,6 +44,7 @@ _WORDS: Mapping[str, LogSeverity] = {
     "UNKNOWN": "verbose",
 }
 _WORD = r"INTERNAL[ _]ERROR|ERROR|WARNING|WARN|INFO|DEBUG|VERBOSE|TRACE|FATAL|CRITICAL"
+_SPACE = r"(?: |$)"  # editors and services cut spaces from the ends of lines
 _ANSI = r"(?:\x1b\[[0-9;]*m)?"
 _SLASHED = r"\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d"
 _ISO = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?"
@@ -55,7 +56,7 @@ class Format:
 
     Attributes:
         name: of the format.
-        producer: who prints it; see :class:`Record`.
+        producer: who prints it; see :class:`Record`. ``other``: an application.
         first: the characters with which such a line may begin, a prefilter.
         pattern: the whole prefix, anchored by the caller. Groups: ``sev`` (severity), ``time``, ``tag``, ``inner``
             (the severity that an outer logger wraps), ``src`` (file:line), ``func``, ``thread``.
@@ -82,22 +83,29 @@ FORMATS: tuple[Format, ...] = (
         "trt.Logger",
         "tensorrt",
         "[",
-        r"\[(?P<time>" + _SLASHED + r")\] \[(?P<tag>TRT|TRT-LLM|TRT_LLM)\] (?:\[RANK \d+\] )?\[(?P<sev>[FEWIV])\] ",
+        r"\[(?P<time>" + _SLASHED + r")\] \[(?P<tag>TRT)\] \[(?P<sev>[FEWIV])\]" + _SPACE,
+        _LETTERS,
+    ),
+    Format(
+        "Python's logger of TensorRT-LLM",
+        "tensorrt_llm",
+        "[",
+        r"\[(?P<time>" + _SLASHED + r")\] \[(?P<tag>TRT-LLM)\] (?:\[RANK \d+\] )?\[(?P<sev>[FEWIV])\]" + _SPACE,
         _LETTERS,
     ),
     Format(
         "samples, TensorRT",
         "trtexec",
         "[",
-        r"(?:\[(?P<time>" + _SLASHED + r")\] )?\[(?P<sev>[FEWIV])\] \[(?P<tag>TRT)\] ",
+        r"(?:\[(?P<time>" + _SLASHED + r")\] )?\[(?P<sev>[FEWIV])\] \[(?P<tag>TRT)\]" + _SPACE,
         _LETTERS,
     ),
-    Format("samples", "trtexec", "[", r"\[(?P<time>" + _SLASHED + r")\] \[(?P<sev>[FEWIV])\] ", _LETTERS),
+    Format("samples", "trtexec", "[", r"\[(?P<time>" + _SLASHED + r")\] \[(?P<sev>[FEWIV])\]" + _SPACE, _LETTERS),
     Format(
         "trt.Logger up to 8.0",
         "tensorrt",
         "[",
-        r"\[(?P<tag>TensorRT)\] (?P<sev>INTERNAL ERROR|ERROR|WARNING|INFO|VERBOSE): ",
+        r"\[(?P<tag>TensorRT)\] (?P<sev>INTERNAL ERROR|ERROR|WARNING|INFO|VERBOSE):" + _SPACE,
         _WORDS,
         tag="TRT",
     ),
@@ -121,7 +129,9 @@ FORMATS: tuple[Format, ...] = (
         "polygraphy",
         "[\x1b",
         _ANSI
-        + r"\[(?P<sev>[XVIWESUF!])\] (?:\((?P<time>\d\d:\d\d:\d\d(?: [AP]M)?)\) )?(?:\[(?P<src>[^\]\n]+\.py:\d+)\] )?",
+        + r"\[(?P<sev>[XVIWESUF!])\]"
+        + _SPACE
+        + r"(?:\((?P<time>\d\d:\d\d:\d\d(?: [AP]M)?)\) )?(?:\[(?P<src>[^\]\n]+\.py:\d+)\] )?",
         _POLYGRAPHY,
         indented=True,
     ),
@@ -195,6 +205,38 @@ FORMATS: tuple[Format, ...] = (
         r"|PY Severity\.(?P<inner>INTERNAL_ERROR|ERROR|WARNING|INFO|VERBOSE) )",
         _WORDS,
     ),
+    Format(
+        "spdlog",
+        "other",
+        "[",
+        r"\[(?P<time>"
+        + _ISO
+        + r")\] (?:\[(?P<tag>[^\]\n]+)\] )?\[(?P<sev>(?i:"
+        + _WORD
+        + r"|CRITICAL))\] (?:\[(?P<src>[^\]\n]+:\d+)\] )?",
+        _WORDS,
+    ),
+    Format(
+        "Python's logging",
+        "other",
+        "0123456789[",
+        r"\[?(?P<time>"
+        + _ISO
+        + r")\]?(?: -| \|)? +(?:(?P<tag>[A-Za-z_][\w.]*) +(?:- )?)?\[?(?P<sev>"
+        + _WORD
+        + r")\]?(?: +-| +\||:)? +",
+        _WORDS,
+    ),
+    Format(
+        "Python's logging without time", "other", "EWIDC", r"(?P<sev>" + _WORD + r"):(?P<tag>[A-Za-z_][\w.]*):", _WORDS
+    ),
+)
+
+# What services put before every line, and ``docker compose``, ``journalctl``.
+AROUND: tuple[str, ...] = (
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6,9}(?:Z|[+-]\d\d:\d\d) ",
+    r"[A-Za-z][\w.-]*(?:[-_]\d+)? +\| ",
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]+ [\w./@-]+(?:\[\d+\])?: ",
 )
 
 
@@ -217,6 +259,13 @@ class Bare:
 
 BARE: tuple[Bare, ...] = (
     Bare("stderr", "error", r"ERROR: Graph contains a cycle|Internal Error: Myelin", bypasses=True),
+    # the ONNX parser up to 8.0
+    Bare(
+        "stderr",
+        "error",
+        r"ERROR: [\w./]+\.(?:cpp|hpp|h):\d+ In function |While parsing node number \d+ \[",
+        bypasses=True,
+    ),
     Bare("stderr", "warning", r"Unsupported ONNX data type: ", bypasses=True),
     Bare("stderr", "error", r"\[libprotobuf (?:ERROR|FATAL)", bypasses=True),
     Bare("stderr", "warning", r"\[libprotobuf WARNING", bypasses=True),

@@ -91,7 +91,7 @@ class Header:
 def said_by(message: str) -> tuple[str, str]:
     """``file:line`` and function of the C++ source, where a message tells them."""
     message = message[:_MAX_SOURCE]
-    if "rror" in message and ("/_src/" in message or "Error Code" in message or "In function" in message):
+    if "/_src/" in message or "Error Code" in message or "In function " in message:
         if match := _PARSER_SOURCE.search(message) or _CORE_SOURCE.search(message):
             return match["source"], match["function"]
         if match := _OLD_CORE_SOURCE.search(message):

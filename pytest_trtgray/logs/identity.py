@@ -15,6 +15,7 @@ _OF_PRODUCER = {
     "tensorrt_llm": "TensorRT-LLM",
     "tensorflow": "TensorFlow",
     "stderr": "",
+    "other": "",
     "": "",
 }
 _OF_MODULE = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt_lean": "TensorRT lean runtime"}

@@ -185,8 +185,8 @@ def read(source: str | Path | BinaryIO) -> Log:
 
 
 def _main_producer(producers: Counter[str]) -> str:
-    named = [(count, name) for name, count in producers.items() if name != "stderr"]
-    return max(named)[1] if named else "stderr" if producers else ""
+    named = [(name not in ("other", "stderr"), count, name) for name, count in producers.items()]
+    return max(named)[2] if named else ""
 
 
 MAX_KEPT_BYTES = 24 << 20

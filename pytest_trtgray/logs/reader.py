@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
+from pytest_trtgray.logs.formats import AROUND
 from pytest_trtgray.logs.headers import Header, Headers, bare_header, bypasses
 from pytest_trtgray.logs.records import Record
 from pytest_trtgray.logs.source import text_blocks
@@ -22,6 +23,8 @@ _MAX_HELD = 100  # lines of which it is not known yet whether they go on with a 
 _MIN_WINDOW, _MAX_WINDOW = 1 << 11, 1 << 18  # characters in which lines with one prefix are looked for
 _GLUE = re.compile(r"(?<=[^\d\s])(?=\d{1,2}: \[[\w./\\-]{1,200}::[^\]\n]{1,200}::\d+\] Error Code \d+: )")
 _MAX_GLUED = 100_000
+_AROUND = tuple(re.compile(f"^{pattern}", re.ASCII | re.MULTILINE) for pattern in AROUND)
+_SAMPLE, _NEARLY_ALL = 1 << 16, 0.9
 
 Batch = tuple[Header, int, list[str]]
 """Messages with one header: each of one line, from the given line of the file on; or one message of many lines."""
@@ -77,9 +80,13 @@ class _Assembler:
 
     def batches(self, blocks: Iterable[str]) -> Iterator[Batch]:
         """The messages of a text that comes in blocks of whole lines."""
-        for block in blocks:
+        around: re.Pattern[str] | None = None
+        for number, block in enumerate(blocks):
             if "\r" in block:
                 block = block.replace("\r\n", "\n")
+            around = _around(block) if number == 0 else around
+            if around is not None:
+                block = around.sub("", block)
             start = 0
             while start <= len(block):
                 header = self._header
@@ -205,6 +212,8 @@ class _Assembler:
         header = self._header
         if header is None or self._ended:
             return not line.strip()
+        if header.format is None and " In function " in self._parts[-1] and self._parts[-1].endswith(":"):
+            return True  # the parser's errors have a second line
         if header.format is None or header.format.indented:
             return not line.strip() or line[0] in " \t" or self._is_coloured()
         return not header.format.whole and not bypasses(line)
@@ -239,6 +248,16 @@ class _Assembler:
                 text += f"\n... ({self._size - MAX_MESSAGE} more characters)"
             header, self._header = self._header, None
             yield header, self._first, [text]
+
+
+def _around(block: str) -> re.Pattern[str] | None:
+    """What a service put before the lines, if it did before nearly all."""
+    lines = [line for line in block[:_SAMPLE].split("\n") if line.strip()]
+    enough = len(lines) * _NEARLY_ALL
+    for pattern in _AROUND:
+        if len(lines) > 1 and sum(1 for line in lines if pattern.match(line)) >= enough:
+            return pattern
+    return None
 
 
 def _glued(line: str) -> list[str]:

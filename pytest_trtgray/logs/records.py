@@ -18,9 +18,9 @@ class Record:
     Attributes:
         severity: see :data:`SEVERITIES`.
         producer: who printed it: ``tensorrt``, ``tensorrt_rtx``, ``trtexec``, ``polygraphy``, ``onnxruntime``,
-            ``triton``, ``deepstream``, ``torch_tensorrt``, ``tensorrt_llm``, ``jetson``; ``stderr`` for a line
-            that passed by every logger.
-        message: the text, as said; without prefix, colours and the indentation that the printer added.
+            ``triton``, ``deepstream``, ``torch_tensorrt``, ``tensorrt_llm``, ``tensorflow``, ``jetson``, ``other``
+            (an application); ``stderr`` for a line that passed by every logger.
+        message: the text, as printed; without prefix and colours.
         phase: ``parse``, ``build``, ``load``, ``run``; empty before the first.
         time_s: seconds since the epoch; of a file, its clock read as UTC, 0 where a format has none.
         thread: identifier of the thread that said it; 0 if unknown.

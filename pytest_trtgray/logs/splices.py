@@ -68,24 +68,27 @@ class Splices:
             last: the header of the message before. A head of another time is part of a name.
         """
         segments: list[Segment] = []
-        position = 0
-        while position < len(line):
-            ended, end = self._head_at(line, position, last)
-            if end == position:
-                break
-            if ended is not None:
-                if header is not None:
-                    self._keep(header.prefix)  # its message comes later
-                header = ended
-            position = end
-        body, rest = self._cut(line[position:], last)
-        if header is None and (body or not position) and (waiting := self._waiting()):
-            header = waiting
-        if header is not None and not body and position:
-            self._keep(header.prefix)
-        elif header is not None or body or not position:
-            segments += self._bodies(header, body)
-        return segments + self.split(None, rest, last) if rest else segments
+        while True:
+            position = 0
+            while position < len(line):
+                ended, end = self._head_at(line, position, last)
+                if end == position:
+                    break
+                if ended is not None:
+                    if header is not None:
+                        self._keep(header.prefix)  # its message comes later
+                    header = ended
+                position = end
+            body, line = self._cut(line[position:], last)
+            if header is None and (body or not position) and (waiting := self._waiting()):
+                header = waiting
+            if header is not None and not body and position:
+                self._keep(header.prefix)
+            elif header is not None or body or not position:
+                segments += self._bodies(header, body)
+            if not line:
+                return segments
+            header = None
 
     def rest(self) -> list[Segment]:
         """Heads of which nothing followed."""
@@ -124,8 +127,8 @@ class Splices:
         return None, position
 
     def _cut(self, text: str, last: Header | None) -> tuple[str, str]:
-        """A message, and what follows from the next head on."""
-        found = text.find("[")
+        """A message of one character at least, and what follows from the next head on."""
+        found = text.find("[", 1)
         while found >= 0:
             there = text[found : found + len(_TEMPLATE)]
             fits = _fit(there, _TEMPLATE)

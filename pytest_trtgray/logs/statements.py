@@ -203,6 +203,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "Deleting timing cache",
         r"cache: (?P<entries>\d+) entries, (?:served )?(?P<hits>\d+) hits",
     ),
+    _s("timing_cache", "uilder timing cache", r"created (?P<entries>\d+) entries, (?P<hits>\d+) hit", use="local"),
     _s("timing_cache", "Local timing cache in use", "Local", use="local"),
     _s("timing_cache", "Global timing cache in use", "Global", use="global"),
     _s("timing_cache", "Timing cache disabled", "disabled", use="disabled"),
@@ -434,6 +435,13 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "version", "ExecutionProvider'", r"^(?P<version>\d+\.\d+\.\d+) \['\w+ExecutionProvider'", product="ONNX Runtime"
     ),
+    _s(
+        "version",
+        "TensorRT ",
+        r"(?:with|version|TensorRT version:?) TensorRT (?P<version>\d+\.\d+\.\d+[\d.]*\b)",
+        product="TensorRT",
+    ),
+    _s("version", "TensorRT version ", r"TensorRT version (?P<version>\d+\.\d+[\d.]*\d)", product="TensorRT"),
     # TensorRT for RTX alone builds for GPUs that are not there.
     _s("product", "compute capabilities", r"^Number of target compute capabilities", product="TensorRT-RTX"),
     _s("product", "legacy CPU-only mode", "legacy", product="TensorRT-RTX"),
