@@ -81,7 +81,8 @@ def speed(corpus: Path, megabytes: int) -> int:
             )
             wall, cpu, peak, result = done.stdout.split(maxsplit=3)
             print(
-                f"{stage:<14}{size / 1e6 / float(wall):>8.1f}{size / 1e6 / float(cpu):>14.1f}{peak:>10}  {result.strip()}"
+                f"{stage:<14}{size / 1e6 / float(wall):>8.1f}{size / 1e6 / float(cpu):>14.1f}{peak:>10}  "
+                f"{result.strip()}"
             )
             fine &= stage != "read" or (size / 1e6 / float(cpu) >= GOAL_MB_S and float(peak) < GOAL_MB)
         return 0 if fine else 1

@@ -1,4 +1,8 @@
-"""The command ``trtgray``: what a test sees, without a test."""
+"""The command ``trtgray``: what a test sees, without a test.
+
+Exit codes of every subcommand: 0 fine (``diff``: the same engine), 1 differences or damage found, 2 something could not
+be read or built.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.errors import TrtGrayError
 
+if TYPE_CHECKING:
+    from pytest_trtgray.feeds import Feed
+    from pytest_trtgray.findings import Finding
+    from pytest_trtgray.structure.snapshot import Snapshot
+
 OK, DIFFERENT, USAGE = 0, 1, 2
+_EXIT_CODES = "exit codes: 0 {fine}, 1 {different}, 2 something cannot be read or built (the reason is on stderr)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,14 +51,24 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--no-redaction", action="store_true", help="leave user names, folders and hosts as they are")
     doctor.set_defaults(action=_doctor)
 
-    layers = commands.add_parser("layers", help="the fused layers of an engine, model, or layer listing")
-    layers.add_argument("source", metavar="ENGINE|ONNX|JSON|LOG")
+    layers = commands.add_parser(
+        "layers",
+        help="the fused layers of an engine, model, or layer listing",
+        epilog=_EXIT_CODES.format(fine="listed", different="is not used"),
+    )
+    layers.add_argument("source", metavar="ENGINE|ONNX|JSON|LOG", help="a listing may be of TensorRT 8 to 11 or RTX")
     _add_build_options(layers)
     layers.set_defaults(action=_layers)
 
-    diff = commands.add_parser("diff", help="what changed between two engines, models, or listings")
-    diff.add_argument("old")
-    diff.add_argument("new")
+    diff = commands.add_parser(
+        "diff",
+        help="what changed between two engines, models, or listings",
+        description="Layers are matched by the ONNX nodes fused into them. Nodes, fusions, precisions, copies, inputs, "
+        "outputs and memory make another engine; tactics, formats and what has no ONNX node are advice.",
+        epilog=_EXIT_CODES.format(fine="the same engine (there may be advice)", different="another engine"),
+    )
+    diff.add_argument("old", metavar="OLD", help="engine, ONNX model, listing (JSON or log), or baseline")
+    diff.add_argument("new", metavar="NEW")
     _add_build_options(diff)
     diff.set_defaults(action=_diff)
 
@@ -59,6 +78,22 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
     how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
     log.set_defaults(action=_log)
+    scales = commands.add_parser("quantisation", help="what the scales of a Q/DQ model do to real values")
+    scales.add_argument("--calibration", nargs="+", default=[], metavar="NPZ", help="inputs the scales were taken from")
+    scales.add_argument("--reference", metavar="ONNX", help="the FP32 model that was quantised")
+    scales.set_defaults(action=_quantisation)
+    fp16 = commands.add_parser("fp16", help="which values of a model do not fit into FP16")
+    fp16.set_defaults(action=_fp16)
+    calibrations = commands.add_parser("calibrations", help="which calibration method suits an FP32 model")
+    calibrations.add_argument("--test", nargs="+", default=[], metavar="NPZ", help="inputs to measure with")
+    calibrations.add_argument("--precision", choices=("int8", "fp8"), default="int8")
+    calibrations.set_defaults(action=_calibrations)
+    for command in (scales, fp16, calibrations):
+        command.add_argument("model", metavar="ONNX")
+        needed = command is calibrations
+        command.add_argument("--feeds", nargs="+", default=[], metavar="NPZ", required=needed, help="real inputs")
+        command.add_argument("--limit", type=int, default=20, metavar="N", help="tensors to show. Default: 20")
+        command.add_argument("--cache-dir", default=".trtgray_cache", help="folder of derived models")
 
     baseline = commands.add_parser("baseline", help="list or show stored baselines")
     actions = baseline.add_subparsers(required=True, metavar="ACTION")
@@ -77,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON to standard output")
+    parser.add_argument(
+        "--onnx", metavar="MODEL", help="the model behind engines and listings: module names, nodes without a layer"
+    )
     parser.add_argument(
         "--runtime",
         choices=("auto", "tensorrt", "tensorrt_rtx", "onnxruntime"),
@@ -128,27 +167,46 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _layers(arguments: argparse.Namespace) -> int:
-    layers = _read(arguments.source, arguments)
-    width = max((len(layer.kind) for layer in layers), default=0)
-    for layer in layers:
-        print(f"{layer.kind:<{width}}  {layer.precision or '-':<9} {layer.title}")
-    print(f"{len(layers)} layers")
+    from pytest_trtgray.reporting.layers import layer_table, layers_json
+
+    snapshot = _read(arguments.source, arguments)
+    if arguments.json:
+        _print_json(layers_json(arguments.source, snapshot))
+        return OK
+    for line in layer_table(snapshot.layers):
+        print(line)
     return OK
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from pytest_trtgray.findings import listing
-    from pytest_trtgray.structure import diff
+    from pytest_trtgray.findings import errors, listing
+    from pytest_trtgray.structure.snapshot import compare_snapshots, diff_snapshots
 
-    found = diff(_read(arguments.old, arguments), _read(arguments.new, arguments))
-    matching = found.matching
-    print(
-        f"{len(matching.pairs)} layers alike, {len(matching.groups)} fused differently, "
-        f"{len(found.added_nodes)} ONNX nodes added, {len(found.removed_nodes)} removed"
-    )
-    if found.findings:
-        print(listing(found.findings, limit=50))
-    return OK if found.ok else DIFFERENT
+    old, new = _read(arguments.old, arguments), _read(arguments.new, arguments)
+    found, findings = diff_snapshots(old, new), compare_snapshots(old, new)
+    if arguments.json:
+        _print_json(
+            {
+                "format": "trtgray-diff",
+                "schema": 1,
+                "old": arguments.old,
+                "new": arguments.new,
+                "same": not errors(findings),
+                "summary": found.summary,
+                "findings": [finding.to_dict() for finding in findings],
+            }
+        )
+    else:
+        print(found.summary)
+        if findings:
+            print(listing(findings, limit=50))
+    return DIFFERENT if errors(findings) else OK
+
+
+def _print_json(data: Any) -> None:
+    from pytest_trtgray.files import dump_json
+
+    print(dump_json(data).decode(), end="")
 
 
 def _log(arguments: argparse.Namespace) -> int:
@@ -182,6 +240,60 @@ def _print_messages(path: Path) -> None:
 
     for line in json_lines(read_records(path), file=str(path)):
         sys.stdout.write(line.decode("ascii"))
+
+
+def _quantisation(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+    from pytest_trtgray.reporting.tables import quantisation_table
+
+    found = inspect_quantisation(
+        arguments.model,
+        _feeds(arguments.feeds),
+        calibration=_feeds(arguments.calibration),
+        reference=arguments.reference,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(quantisation_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _fp16(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.fp16 import fp16_ranges
+    from pytest_trtgray.reporting.tables import fp16_table
+
+    found = fp16_ranges(arguments.model, _feeds(arguments.feeds), cache_dir=Path(arguments.cache_dir))
+    print(fp16_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _calibrations(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.calibrations import compare_calibrations
+    from pytest_trtgray.reporting.tables import calibration_table
+
+    found = compare_calibrations(
+        arguments.model,
+        _feeds(arguments.feeds),
+        test_feeds=_feeds(arguments.test),
+        precision=arguments.precision,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(calibration_table(found, arguments.limit))
+    print(f"take {found.reason}")
+    return _conclude(found.findings, ok=True)
+
+
+def _feeds(paths: Sequence[str]) -> list[Feed]:
+    from pytest_trtgray.feeds import load_feed
+
+    return [load_feed(Path(path)) for path in paths]
+
+
+def _conclude(findings: Sequence[Finding], ok: bool) -> int:
+    from pytest_trtgray.findings import listing
+
+    if findings:
+        print(listing(findings, limit=50))
+    return OK if ok else DIFFERENT
 
 
 def _baseline_list(arguments: argparse.Namespace) -> int:
@@ -244,17 +356,20 @@ def _recorded(context: Mapping[str, str]) -> str:
     return f"{context.get('time_utc', '')} {context.get('commit', '')}"
 
 
-def _read(source: str, arguments: argparse.Namespace) -> list[Layer]:
+def _read(source: str, arguments: argparse.Namespace) -> Snapshot:
     from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_engine
-    from pytest_trtgray.structure import read_layers
+    from pytest_trtgray.engines.onnx_model import open_model
+    from pytest_trtgray.structure.reading import read_snapshot
+    from pytest_trtgray.structure.snapshot import snapshot_of, with_model
 
-    path = Path(source)
+    path, onnx = Path(source), Path(arguments.onnx) if arguments.onnx else None
     if path.suffix.lower() != ".onnx" and not is_engine_file(path):
-        return read_layers(path)
+        found = read_snapshot(path)
+        return with_model(found, open_model(onnx)) if onnx else found
     if is_engine_file(path) and path.exists() and not arguments.allow_unlisted:
         _require_listed(path, Path(arguments.dir))
     options = LoadOptions(runtime=arguments.runtime, cache_dir=Path(arguments.cache_dir))
-    return list(load_engine(path, options).layers)
+    return snapshot_of(load_engine(path, options, onnx=onnx))
 
 
 def _require_listed(path: Path, folder: Path) -> None:

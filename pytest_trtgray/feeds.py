@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import DTYPE_BITS, TensorSpec, format_shapes
-from pytest_trtgray.errors import ShapeError
+from pytest_trtgray.errors import EngineError, ShapeError
 
 _INTEGER_HIGH = 100
 
@@ -72,6 +73,20 @@ def make_feed(inputs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]
         rng = np.random.Generator(np.random.PCG64([seed, own]))
         arrays[spec.name] = _values(spec, tuple(shapes[spec.name]), rng)
     return Feed(arrays, seed, {name: tuple(shape) for name, shape in shapes.items() if name in arrays})
+
+
+def load_feed(path: Path) -> Feed:
+    """One feed from a ``.npz`` file, an array an input by name (``numpy.savez(path, **feed)``).
+
+    Raises:
+        EngineError: it is missing, or no such file.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return Feed({name: stored[name] for name in stored.files})
+    except Exception as error:  # numpy and zipfile raise a dozen kinds of errors on a damaged file
+        what = "no such file" if not path.exists() else f"cannot be read as .npz ({type(error).__name__})"
+        raise EngineError(path, what, "Write it with numpy.savez(path, **feed), one array an input.") from None
 
 
 def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         EngineFactory,
         LogReader,
         Profiler,
+        QuantisationInspector,
         ShadowFactory,
         StructureOf,
     )
@@ -100,6 +101,14 @@ def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     from pytest_trtgray.instruments import Comparer
 
     return Comparer(trt_session(request.config), request.node)
+
+
+@pytest.fixture
+def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
+    """What the scales of a Q/DQ model do to real values: ``trt_quantisation(engine, feeds=[...]).check()``."""
+    from pytest_trtgray.instruments import QuantisationInspector
+
+    return QuantisationInspector(trt_session(request.config), request.node)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
+    from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
@@ -47,6 +48,7 @@ class EngineFactory:
         runtime: str = "",
         precision: str = "",
         calibration: Sequence[Feed] = (),
+        calibration_method: str = "",
         min_shapes: str = "",
         opt_shapes: str = "",
         max_shapes: str = "",
@@ -65,6 +67,9 @@ class EngineFactory:
                 finding of every test of the engine.
             calibration: inputs from which ``int8`` and ``fp8`` take their ranges, at the optimal shapes; a few
                 hundred real ones for a real accuracy. Without, four seeded random ones.
+            calibration_method: ``minmax``, ``entropy`` (INT8 only) or ``percentile``; the model is then converted on
+                every runtime. :func:`~pytest_trtgray.compare_calibrations` tells which suits. By default ``minmax``,
+                and a TensorRT that calibrates itself (up to 10) does so, by entropy.
             min_shapes: smallest shapes in trtexec's notation, ``x:1x3x224x224``.
             opt_shapes: optimal shapes.
             max_shapes: largest shapes. Without the three, those of the command line if they are for this
@@ -76,6 +81,7 @@ class EngineFactory:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
         """
         from pytest_trtgray.engines.base import to_numpy
+        from pytest_trtgray.engines.calibration import check_method
         from pytest_trtgray.engines.precision import CALIBRATED, check_precision
         from pytest_trtgray.engines.profiles import request_shapes
 
@@ -85,9 +91,10 @@ class EngineFactory:
         if precision:
             check_precision(precision)
             _check_not_built(file, precision)
-        if calibration and precision not in CALIBRATED:
+        check_method(calibration_method, precision)
+        if (calibration or calibration_method) and precision not in CALIBRATED:
             raise TrtGrayError(
-                "calibration",
+                "calibration" if calibration else "calibration_method",
                 f"is only used by precision={' or '.join(map(repr, CALIBRATED))}, not by {precision!r}",
                 "Drop it, or name the precision.",
             )
@@ -103,6 +110,7 @@ class EngineFactory:
             precision=precision,
             calibration=feeds,
             log_level=_log_level(log) if log else None,
+            calibration_method=calibration_method,
         )
 
     def _fitting_shapes(self, file: Path) -> tuple[Any, ...]:
@@ -234,6 +242,7 @@ class Profiler:
             samples=measured.samples,
             checker=check,
             group_of=group_of,
+            model=engine.model,
         )
 
     def first_calls(self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True) -> FirstCalls:
@@ -347,6 +356,7 @@ class Profiler:
             layers=layer_times(run, results[0].layers),
             method={**engine.timing_method, **plan.method},
             samples=tuple(result.samples for result in results),
+            model=engine.model,
         )
 
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
@@ -429,6 +439,82 @@ def _called(reference: Engine | Shadow | ShadowFactory) -> str:
     return reference.info.name if isinstance(reference, Engine) else "the reference"
 
 
+class QuantisationInspector:
+    """What the fixture ``trt_quantisation`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        model: Engine | str | Path,
+        feeds: Sequence[Feed] = (),
+        *,
+        calibration: Sequence[Feed] = (),
+        reference: str | Path | Shadow | None = None,
+        representative: bool = True,
+        time_limit_s: float | None = None,
+    ) -> Quantisation:
+        """Hold the scales of a Q/DQ model against the values that FP32 computes.
+
+        Args:
+            model: an engine, or a model that is looked for as by ``trt_build``. The engine need not run here.
+            feeds: real inputs; without, only weights and scales are inspected.
+            calibration: inputs that the scales were taken from, to see whether they are like ``feeds``.
+            reference: the FP32 model that was quantised; by default ``--trt-onnx`` for an engine, what
+                ``trt_build(precision=...)`` converted, or the model without its Q/DQ nodes.
+            representative: false for inputs that are not like those of production.
+            time_limit_s: tensors that are not reached by then are left out, and said so.
+
+        Returns:
+            numbers by tensor; nothing fails before ``.check()``.
+
+        Raises:
+            ModelError: the model has no Q/DQ nodes, or is not known.
+        """
+        from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+        from pytest_trtgray.accuracy.shadow import Shadow
+        from pytest_trtgray.engines.base import Engine
+
+        target: Engine | Path = model if isinstance(model, Engine) else active().find_file(model)
+        if isinstance(reference, str | Path):
+            reference = active().find_file(reference)
+        elif reference is None:
+            reference = self._session.model_behind(target) if isinstance(target, Engine) else target
+        shadow = reference if isinstance(reference, Shadow) else self._session.shadow_of(reference)
+        found = inspect_quantisation(
+            target,
+            feeds,
+            calibration=calibration,
+            reference=shadow,
+            representative=representative,
+            time_limit_s=time_limit_s,
+        )
+        self._report(target if isinstance(target, Engine) else None, found)
+        return found
+
+    def _report(self, engine: Engine | None, found: Quantisation) -> None:
+        from pytest_trtgray.findings import counted
+        from pytest_trtgray.reporting.details import scales_details
+
+        known = [tensor for tensor in found.sorted() if tensor.snr_db == tensor.snr_db]
+        worst = f", SNR at least {known[0].snr_db:.0f} dB ({known[0].tensor})" if known else ""
+        types = "/".join(sorted({tensor.dtype for tensor in found.tensors}))
+        outcome = "pass" if found.ok else "suspect"
+        where = "" if engine else f"{found.model}: "
+        summary = f"{where}{counted(len(found.tensors), 'tensor')} in {types or 'unknown types'}{worst}"
+        self._session.report(
+            self._item,
+            "scales",
+            engine,
+            outcome,
+            summary,
+            found.findings,
+            details=lambda: scales_details(found),
+        )
+
+
 class StructureOf:
     """What the fixture ``trt_structure`` gives for an engine."""
 
@@ -445,10 +531,16 @@ class StructureOf:
     @property
     def snapshot(self) -> Snapshot:
         """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.structure.snapshot import Snapshot
+        from pytest_trtgray.structure.snapshot import snapshot_of
 
-        info = self.engine.info
-        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
+        return snapshot_of(self.engine)
+
+    @property
+    def advice(self) -> tuple[Finding, ...]:
+        """What the layers say about speed that may be lost; see ``docs/structure.md``."""
+        from pytest_trtgray.structure.optimisation import advice_on_layers
+
+        return advice_on_layers(self.layers, self.engine.info)
 
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.

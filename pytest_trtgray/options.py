@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args", "linelist"]
+IniType = Literal["string", "float", "int", "args", "linelist", "bool"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -59,6 +59,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         [],
         "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
         "(docs/log-rules.md)",
+    ),
+    (
+        "trt_advice",
+        "bool",
+        True,
+        "Whether tests on layers and times also say what may be faster (default: true); never a failure",
     ),
     (
         "trt_identity",

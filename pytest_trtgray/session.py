@@ -91,6 +91,7 @@ class TrtSession:
         precision: str = "",
         calibration: Sequence[Feed] = (),
         log_level: LogSeverity | None = None,
+        calibration_method: str = "",
     ) -> Engine:
         """Build or load an engine, once a run.
 
@@ -106,11 +107,14 @@ class TrtSession:
             cache_dir=self.settings.cache_dir,
             precision=precision,
             calibration=tuple(calibration),
+            calibration_method=calibration_method,
             tactic_sources=self.settings.tactic_sources,
             log_level=log_level or self.settings.log_level,
         )
         asked = f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)} {options.log_level}"
         key = (str(path), name, asked)
+        how = f"{runtime} {shapes!r} {precision} {calibration_method} {calibration_digest(calibration)}"
+        key = (str(path), name, how)
         if key not in self._engines:
             if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
                 self.written.append(str(written))

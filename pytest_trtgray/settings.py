@@ -63,6 +63,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     atol: float | None
     cache_dir: Path
     tactic_sources: tuple[str, ...]
+    advice: bool
     identity: tuple[str, ...]
     log_level: LogSeverity
     redaction: bool
@@ -128,6 +129,7 @@ def read_settings(config: pytest.Config) -> Settings:
         atol=_not_negative(config, "trt_atol"),
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
+        advice=bool(config.getini("trt_advice")),
         identity=_identity(config.getini("trt_identity")),
         log_level=option("trt_log_level"),
         redaction=not option("trt_no_redaction"),

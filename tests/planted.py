@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto
+import onnx
+from onnx import TensorProto, numpy_helper
 
 from tests.models import Graph
 
@@ -99,3 +100,19 @@ def int8_pair(folder: Path) -> tuple[Path, Path]:
     )
     half.output("y", ["batch", 4, 6, 6], TensorProto.FLOAT)
     return full.save(folder / "model.onnx"), half.save(folder / "model_int8.onnx")
+
+
+def with_zero_ring(source: Path, target: Path, node_name: str, *, ring: int = 3) -> Path:
+    """The same function, one convolution of it computed with a wider kernel whose outer weights are zero."""
+    proto = onnx.load(str(source))
+    (node,) = (node for node in proto.graph.node if node.name == node_name)
+    weights = next(tensor for tensor in proto.graph.initializer if tensor.name == node.input[1])
+    small = numpy_helper.to_array(weights)
+    large = np.pad(small, [(0, 0), (0, 0), (ring, ring), (ring, ring)])
+    weights.CopyFrom(numpy_helper.from_array(large, weights.name))
+    for attribute in node.attribute:
+        grown = {"kernel_shape": large.shape[2:], "pads": [1 + ring] * 4}.get(attribute.name)
+        if grown:
+            attribute.ints[:] = grown
+    onnx.save(proto, str(target))
+    return target

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.references import ReferenceCache
+from pytest_trtgray.accuracy.rounding import spread
 from pytest_trtgray.engines.base import Engine, Feed, to_numpy
 from pytest_trtgray.engines.cache import EngineCache
 from pytest_trtgray.engines.device import find_gpu
@@ -28,13 +29,14 @@ from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.flavour import version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.loading import LoadOptions, choose_tensorrt, load_model
-from pytest_trtgray.engines.model import ShapeRange, TensorSpec
+from pytest_trtgray.engines.model import TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel, graphs, open_model, stored_tensors, subgraphs
 from pytest_trtgray.engines.onnxruntime import (
     OnnxRuntimeEngine,
     Provider,
     choose_provider,
     onnxruntime_version,
+    open_reference,
     require_provider,
 )
 from pytest_trtgray.engines.precision import calibration_digest
@@ -46,9 +48,6 @@ DERIVATION = 1
 """Changes with what :func:`derive_fp32` does, so that copies of an earlier version are not used."""
 _FLOAT16, _FLOAT = 10, 1
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-_UNLIMITED = 2**31 - 1
-_LARGEST_VALUE = 2**63 - 1
-"""Of an input whose values are positions: the end of a Slice is often the largest INT64."""
 
 
 class Shadow:
@@ -85,6 +84,7 @@ class Shadow:
     ) -> None:
         self.model = open_model(path)
         self.on = _choose(on, device)
+        self._name = f"{self.model.path.stem}-fp32"
         self.derived = derivations(self.model)
         self._source = self._derived_model(cache_dir) if self.derived else self.model
         self._options = LoadOptions(
@@ -102,22 +102,34 @@ class Shadow:
     @functools.cached_property
     def _engine(self) -> Engine:
         """What computes the reference; not needed for inputs whose reference was kept."""
-        name = f"{self.model.path.stem}-fp32"
         if self.on == "tensorrt":
-            return load_model(self._source, self._options, name)
-        return OnnxRuntimeEngine(
-            self._source,
-            name=name,
-            profiles=({spec.name: _any_shape(spec) for spec in self._source.inputs},),
-            provider=_PROVIDERS[self.on],
-            optimisation="none",
-            device_index=self._options.device,
-        )
+            return load_model(self._source, self._options, self._name)
+        return self.open_part(self._source)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs of the model as given, with its dtypes."""
         return self.model.inputs
+
+    @property
+    def source(self) -> OnnxModel:
+        """The FP32 model that is computed: the one given, or the one derived from it."""
+        return self._source
+
+    def open_part(self, model: OnnxModel) -> OnnxRuntimeEngine:
+        """A part of :attr:`source` as it computes the reference: unoptimised, without TF32.
+
+        By ONNX Runtime also where TensorRT computes the outputs: there, to mark an inner tensor as an output
+        changes the fusions.
+
+        Args:
+            model: made with ``source.edited``; its outputs are what is computed.
+
+        Raises:
+            EngineError: ONNX Runtime is missing or cannot load it.
+        """
+        provider = _PROVIDERS.get(self.on) or choose_provider(self._options.device)
+        return open_reference(model, name=self._name, provider=provider, device_index=self._options.device)
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """Infer once, in FP32.
@@ -131,6 +143,15 @@ class Shadow:
         Raises:
             ShapeError: an input is missing or unknown, or its shape does not fit the model.
         """
+        converted = self.converted(feed)
+        return self._kept.get(self._key(converted), lambda: self._engine.run(converted))
+
+    def converted(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """A feed of the model as given in the types of :attr:`source`.
+
+        Raises:
+            ShapeError: an input is unknown.
+        """
         wanted = {spec.name: spec for spec in self._source.inputs}
         unknown = set(feed) - set(wanted)
         if unknown:
@@ -140,8 +161,7 @@ class Shadow:
                 f"Its inputs are: {', '.join(sorted(wanted))}.",
             )
         arrays = {name: to_numpy(name, value) for name, value in feed.items()}
-        converted = {name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()}
-        return self._kept.get(self._key(converted), lambda: self._engine.run(converted))
+        return {name: array.astype(numpy_dtype(wanted[name].dtype), copy=False) for name, array in arrays.items()}
 
     def _key(self, feed: Mapping[str, NDArray[Any]]) -> str:
         """Everything that the outputs depend on."""
@@ -223,15 +243,6 @@ def derive_fp32(path: Path) -> Any:
     return proto
 
 
-def _any_shape(spec: TensorSpec) -> ShapeRange:
-    if spec.is_shape:
-        count = spec.value_count
-        return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
-    low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
-    high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
-    return ShapeRange(low, low, high)
-
-
 def _widen(graph: Any) -> None:
     """Turn every FP16 type of the graph, and of the graphs inside of it, into FP32."""
     from onnx import numpy_helper
@@ -259,14 +270,12 @@ def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:
     from onnx import numpy_helper
 
     weights = {**(outer or {}), **{tensor.name: tensor for tensor in graph.initializer}}
-    quantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == _QUANTISE}
-    replaced: dict[str, str] = {}
+    replaced = _bypassed(graph)
     kept = []
     for node in graph.node:
         if node.op_type == _DEQUANTISE:
             source = node.input[0]
-            if source in quantised:
-                replaced[node.output[0]] = quantised[source]
+            if node.output[0] in replaced:
                 continue
             if source in weights and all(name in weights for name in node.input if name):
                 values = _dequantised(node, weights)
@@ -285,6 +294,27 @@ def _remove_qdq(graph: Any, outer: Mapping[str, Any] | None = None) -> None:
             _remove_qdq(inner, weights)
     _keep_outputs(graph, outputs, replaced)
     _drop_unused(graph)
+
+
+def fp32_names(model: OnnxModel) -> dict[str, str]:
+    """Tensors of a Q/DQ model that its FP32 reference knows by another name: the one that was quantised.
+
+    Returns:
+        by the name of a dequantised tensor of the main graph, the name in :attr:`Shadow.source`. All other
+        activations keep their names.
+    """
+    replaced = _bypassed(model.proto.graph)
+    return {name: _final(name, replaced) for name in replaced}
+
+
+def _bypassed(graph: Any) -> dict[str, str]:
+    """What is read in place of the output of each DequantizeLinear that follows a QuantizeLinear."""
+    quantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == _QUANTISE}
+    return {
+        node.output[0]: quantised[node.input[0]]
+        for node in graph.node
+        if node.op_type == _DEQUANTISE and node.input[0] in quantised
+    }
 
 
 def _final(name: str, replaced: Mapping[str, str]) -> str:
@@ -327,13 +357,5 @@ def _dequantised(node: Any, weights: Mapping[str, Any]) -> NDArray[np.float32]:
     block = next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
     values = quantised.astype(np.float32)
     zero = rest[0].astype(np.float32) if rest else np.float32(0)
-
-    def spread(array: Any) -> Any:
-        array = np.asarray(array, dtype=np.float32)
-        if array.ndim == 0 or array.size == 1:
-            return array.reshape(())
-        if block:
-            return np.repeat(array, block, axis=axis)[tuple(slice(size) for size in values.shape)]
-        return array.reshape([-1 if index == axis % values.ndim else 1 for index in range(values.ndim)])
-
-    return np.asarray((values - spread(zero)) * spread(scale), dtype=np.float32)
+    offset, factor = (spread(np.asarray(array), values.shape, axis, block) for array in (zero, scale))
+    return np.asarray((values - offset) * factor, dtype=np.float32)

@@ -173,7 +173,8 @@ class Engine(ABC):
         Raises:
             KeyError: no such node; the message lists the nearest names.
         """
-        found = [layer for layer in self.layers if name in layer.onnx_nodes or layer.name == name]
+        node = self.model.scoped_names.get(name, name) if self.model else name
+        found = [layer for layer in self.layers if node in layer.onnx_nodes or layer.name == name]
         if found:
             wanted = coarsest(layer.precision for layer in found)
             return next((layer for layer in found if layer.precision == wanted), found[0])

@@ -48,6 +48,8 @@ class LoadOptions:
         cache_dir: where built engines are kept.
         precision: to build in, see :mod:`~pytest_trtgray.engines.precision`; empty for the model's own types.
         calibration: inputs from which INT8 and FP8 take their ranges.
+        calibration_method: how, see :mod:`~pytest_trtgray.engines.calibration`. With one, the model is converted
+            on every runtime; without, a weakly typed TensorRT calibrates itself (by entropy), others by ``minmax``.
         tactic_sources: names of TensorRT's ``TacticSource``; empty for its default.
         tf32: whether FP32 layers may compute in TF32; off for a reference.
         log_level: what is kept of what the runtime says; ``verbose`` is another build.
@@ -59,6 +61,7 @@ class LoadOptions:
     cache_dir: Path = Path(".trtgray_cache")
     precision: str = ""
     calibration: tuple[Feed, ...] = ()
+    calibration_method: str = ""
     tactic_sources: tuple[str, ...] = ()
     tf32: bool = True
     log_level: LogSeverity = "info"
@@ -190,7 +193,8 @@ def _in_precision(
     """The model to build, and the builder's precision flag: one of the two carries the precision asked for."""
     from pytest_trtgray.engines.building import is_weakly_typed
 
-    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime)):
+    method = options.calibration_method
+    if not options.precision or (runtime != "onnxruntime" and is_weakly_typed(runtime) and not method):
         return given, options.precision
     if not needs_conversion(given, options.precision):
         return given, ""
@@ -201,8 +205,9 @@ def _in_precision(
             "precision": options.precision,
             "conversion": CONVERSION,
             "calibration": calibration_digest(calibration),
+            **({"method": method} if method else {}),
         },
-        lambda: (convert(given.path, options.precision, calibration), {}),
+        lambda: (convert(given.path, options.precision, calibration, method), {}),
         suffix=".onnx",
     )
     return open_model(cached.path, original=given.path, made=f"converted to {options.precision}"), ""

@@ -16,6 +16,8 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
+from pytest_trtgray.engines.provenance import GraphNode, foldable
+from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -43,6 +45,9 @@ _ONNX_DTYPES: Mapping[int, str] = {
 }
 
 _FLOAT16 = 10
+_EXTERNAL = 1  # TensorProto.DataLocation
+_SMALL_BYTES = 1024
+"""Constants up to here are values that shapes depend on; above are weights."""
 
 _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     tuple,
@@ -60,7 +65,7 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     },
 )
 """Which operands of an operator are sizes or positions."""
-_SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
      "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
      "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
@@ -70,13 +75,8 @@ _SIZE_ARITHMETIC = frozenset(
 
 
 @dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(GraphNode):
     """One node of the main graph, with the name that reports use."""
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxModel:
@@ -92,6 +92,7 @@ class OnnxModel:
 
     Attributes:
         is_renamed: whether names were escaped, so that the file is not what a runtime should read.
+        is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
@@ -102,8 +103,16 @@ class OnnxModel:
         self.original = original or self.path
         self.proto = _load_proto(self.path)
         self.is_renamed = _make_legible(self.proto)
+        self.is_edited = False
         self._made = made
         _check_external_data(self.path, self.proto)
+
+    def edited(self, proto: Any) -> OnnxModel:
+        """The same file with another graph in memory, whose external data are still found beside the file."""
+        model = OnnxModel.__new__(OnnxModel)
+        model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
+        model.is_renamed, model.is_edited = self.is_renamed, True
+        return model
 
     @property
     def called(self) -> str:
@@ -117,6 +126,24 @@ class OnnxModel:
             OnnxNode(node_name(node), node.op_type, tuple(node.input), tuple(node.output))
             for node in self.proto.graph.node
         )
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators; 1 where the model does not say."""
+        return max(
+            (int(entry.version) for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
+        )
+
+    @functools.cached_property
+    def scoped_names(self) -> Mapping[str, str]:
+        """By node name, a name that tells the module, where the exporter's own names are numbers."""
+        return scoped_names((node_name(node), node) for node in _nodes(self.proto.graph))
+
+    @functools.cached_property
+    def computed_nodes(self) -> tuple[str, ...]:
+        """Nodes of the main graph that depend on an input, in order, as layers call them."""
+        constant = foldable(self.nodes, set(self.initializers))
+        return tuple(self.scoped_names.get(node.name, node.name) for node in self.nodes if node.name not in constant)
 
     @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:
@@ -144,7 +171,7 @@ class OnnxModel:
 
         try:
             # Strict mode would refuse whole models for one custom operator.
-            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+            graph = onnx.shape_inference.infer_shapes(without_weights(self.proto)).graph
         except Exception:  # inference is a help, not a need
             graph = self.proto.graph
         found = {}
@@ -158,8 +185,9 @@ class OnnxModel:
     @functools.cached_property
     def sha256(self) -> str:
         """Hash of the model's content: the file and every external data file, in order of their names."""
-        digest = hashlib.sha256()
-        for part in (self.path, *sorted(external_files(self.path, self.proto))):
+        digest = hashlib.sha256(self.proto.SerializeToString(deterministic=True) if self.is_edited else b"")
+        files = () if self.is_edited else (self.path,)
+        for part in (*files, *sorted(external_files(self.path, self.proto))):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
@@ -206,7 +234,7 @@ class OnnxModel:
         for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
-            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+            if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
 
@@ -263,6 +291,16 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def read_names(node: Any) -> Iterator[str]:
+    """Tensors that a node reads, those inside of its graphs included."""
+    yield from node.input
+    for inner in subgraphs(node):
+        for part in graphs(inner):
+            yield from (value.name for value in part.output)
+            for nested in part.node:
+                yield from nested.input
+
+
 def stored_tensors(graph: Any) -> Iterator[Any]:
     """Weights and constants of one graph, without those of the graphs inside of its nodes."""
     yield from graph.initializer
@@ -276,6 +314,18 @@ def stored_tensors(graph: Any) -> Iterator[Any]:
 def external_files(path: Path, proto: Any) -> set[Path]:
     """Files beside the model that hold its weights."""
     return {path.parent / entry["location"] for _, entry in _external_entries(proto)}
+
+
+def load_small_weights(proto: Any, folder: Path) -> None:
+    """Bring shapes, axes and other small constants from external files into the model, which is changed."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    for graph in graphs(proto.graph):
+        for tensor in stored_tensors(graph):
+            if tensor.data_location == _EXTERNAL and _tensor_bytes(tensor) <= _SMALL_BYTES:
+                load_external_data_for_tensor(tensor, str(folder))
+                tensor.data_location = 0
+                tensor.ClearField("external_data")
 
 
 def _uses_type(graph: Any, onnx_dtype: int) -> bool:
@@ -378,7 +428,7 @@ def _check_external_data(path: Path, proto: Any) -> None:
 def _external_entries(proto: Any) -> Iterator[tuple[str, dict[str, str]]]:
     for graph in graphs(proto.graph):
         for tensor in stored_tensors(graph):
-            if tensor.data_location == 1:  # TensorProto.EXTERNAL
+            if tensor.data_location == _EXTERNAL:
                 yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
@@ -390,7 +440,7 @@ def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
 
 
-def _without_weights(proto: Any) -> Any:
+def without_weights(proto: Any) -> Any:
     """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
     import onnx
 
@@ -401,7 +451,7 @@ def _without_weights(proto: Any) -> Any:
     graph.value_info.extend(proto.graph.value_info)
     declared = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
-        if _tensor_bytes(tensor) <= 1024 and tensor.data_location != 1:
+        if _tensor_bytes(tensor) <= _SMALL_BYTES and tensor.data_location != _EXTERNAL:
             graph.initializer.append(tensor)
         elif tensor.name not in declared:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -412,7 +462,7 @@ def _without_weights(proto: Any) -> Any:
 
 def _tensor_bytes(tensor: Any) -> int:
     """Bytes of a tensor's values, however they are stored."""
-    if tensor.data_location == 1:
+    if tensor.data_location == _EXTERNAL:
         length = next((int(e.value) for e in tensor.external_data if e.key == "length"), None)
         if length is not None:
             return length

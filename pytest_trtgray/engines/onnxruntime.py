@@ -25,8 +25,10 @@ from pytest_trtgray.engines.model import (
     Memory,
     ShapeProfile,
 )
-from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
+from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, load_small_weights, node_name
+from pytest_trtgray.engines.profiles import any_shape
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import LogSeverity, Record, at_least
@@ -120,7 +122,7 @@ class OnnxRuntimeEngine(Engine):
                     tactic=str(node.domain),
                 )
             )
-        return tuple(layers)
+        return with_scoped_names(layers, self.model.scoped_names)
 
     @property
     def timing_method(self) -> Mapping[str, str]:
@@ -203,18 +205,20 @@ class OnnxRuntimeEngine(Engine):
         return session
 
     def _source(self, options: Any) -> str | bytes:
-        """The path; for a model with unnamed nodes, or names that are no UTF-8, its bytes with those of the reports."""
-        if all(node.name for node in self.model.proto.graph.node) and not self.model.is_renamed:
+        """The path; of an edited graph, unnamed nodes or names that are no UTF-8, the bytes as reports have them."""
+        as_in_file = not (self.model.is_edited or self.model.is_renamed)
+        if as_in_file and all(node.name for node in self.model.proto.graph.node):
             return str(self.model.path)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self.model.path.parent.resolve())
         )
         proto = type(self.model.proto)()
         proto.CopyFrom(self.model.proto)
-        if proto.ByteSize() > _MAX_INLINE_BYTES:
+        if proto.ByteSize() > _MAX_INLINE_BYTES and not self.model.is_edited:
             return str(self.model.path)
         for node in proto.graph.node:
             node.name = node_name(node)
+        load_small_weights(proto, self.model.path.parent)  # its shape inference reads no external data of such a model
         return bytes(proto.SerializeToString())
 
     def _disabled(self, options: Any) -> list[str] | None:
@@ -258,6 +262,24 @@ class OnnxRuntimeEngine(Engine):
             for name in names
             if name
         )
+
+
+def open_reference(
+    model: OnnxModel, *, name: str = "", provider: Provider = "CPUExecutionProvider", device_index: int = 0
+) -> OnnxRuntimeEngine:
+    """A model as written: without optimisations, without TF32, at any shape that its inputs allow.
+
+    Raises:
+        EngineError: as of :class:`OnnxRuntimeEngine`.
+    """
+    return OnnxRuntimeEngine(
+        model,
+        name=name or f"{model.path.stem}-fp32",
+        profiles=({spec.name: any_shape(spec) for spec in model.inputs},),
+        provider=provider,
+        optimisation="none",
+        device_index=device_index,
+    )
 
 
 class _OptimisedGraph:

@@ -27,11 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.calibration import check_method, checked_feeds, largest_values
 from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
-from pytest_trtgray.engines.model import Dim, Layer, TensorSpec, coarsest, format_shape
-from pytest_trtgray.engines.onnx_model import OnnxModel, external_files, graphs, node_name, stored_tensors, subgraphs
+from pytest_trtgray.engines.kernels import is_matrix_kernel
+from pytest_trtgray.engines.model import Layer, coarsest
+from pytest_trtgray.engines.onnx_model import (
+    OnnxModel,
+    external_files,
+    graphs,
+    node_name,
+    read_names,
+    stored_tensors,
+)
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
-from pytest_trtgray.errors import EngineError, ModelError, ShapeError
+from pytest_trtgray.errors import EngineError, ModelError
 from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.sink import SINK
@@ -60,12 +69,12 @@ _FLOATS = {_FLOAT, _FLOAT16, _DOUBLE, _BFLOAT16}
 _MAX_BYTES = 2_000_000_000  # a protocol buffer ends at 2 GiB, and a conversion adds nodes
 _BF16_OPSET = 22  # by then nearly all operators take BF16; those that do not stay in FP32
 _QDQ_OPSET = {"int8": 13, "fp8": 19}  # scales along an axis; FP8 types
-_INT8_TO_FP8 = 127 / 448  # largest values of INT8 and E4M3: the range that was calibrated stays the same
+INT8_MAX = 127
+_INT8_TO_FP8 = INT8_MAX / 448  # largest values of INT8 and E4M3: the range that was calibrated stays the same
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _INTEGER_OPS = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm")
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
-_HEAVY_KINDS = ("conv", "gemm", "matmul", "matrixmultiply", "fullyconnected", "correlation", "attention", "einsum")
 _TACTIC_TYPE = re.compile(r"(?:^|_)(bf16|tf32|f16|f32|i8|s8|e4m3)(?:\1)?(?=_|$)")
 _TACTIC_DTYPES = {
     "bf16": "bfloat16",
@@ -128,7 +137,7 @@ def needs_conversion(model: OnnxModel, precision: str) -> bool:
     return True
 
 
-def convert(path: Path, precision: str, calibration: Iterable[Feed] = ()) -> bytes:
+def convert(path: Path, precision: str, calibration: Iterable[Feed] = (), method: str = "") -> bytes:
     """The model in another precision, whole, with its weights inside.
 
     Names, shapes and types of inputs and outputs and the names of nodes are kept (a node without a name gets the
@@ -137,13 +146,14 @@ def convert(path: Path, precision: str, calibration: Iterable[Feed] = ()) -> byt
     FP16 and BF16: all floating-point tensors but those of a few operators (ONNX Runtime's ``op_block_list``, and
     those that know no such type). Values out of range become the largest finite value. INT8 and FP8: Q/DQ pairs
     around the inputs and weights of :data:`HEAVY_OPS`; symmetric; INT8 weights with a scale a channel, FP8 with one
-    scale. Ranges of activations are the largest absolute values seen in the calibration: scales that follow the
-    standard deviation, ONNX Runtime's way for FP8, cut outliers off.
+    scale. Ranges of activations are the largest absolute values seen in the calibration (scales that follow the
+    standard deviation, ONNX Runtime's way for FP8, cut outliers off), unless ``method`` says otherwise.
 
     Args:
         path: the FP32 ONNX file, with or without external data.
         precision: a key of :data:`PRECISIONS`.
         calibration: representative inputs for INT8 and FP8; not looked at otherwise.
+        method: of :mod:`~pytest_trtgray.engines.calibration`; ``minmax`` by default.
 
     Returns:
         the serialised ModelProto. The same model and feeds give the same bytes.
@@ -165,7 +175,8 @@ def convert(path: Path, precision: str, calibration: Iterable[Feed] = ()) -> byt
         was_valid = not _complaint(proto)
         _prepare(proto)
         if precision in _QDQ_OPSET:
-            proto = _quantised(model, proto, precision, calibration)
+            check_method(method, precision)
+            proto = _quantised(model, proto, precision, tuple(calibration), method or "minmax")
         else:
             proto = _narrowed(path, proto, precision)
         complaint = _complaint(proto) if was_valid else ""
@@ -203,7 +214,9 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
         ``engine.layer(node).precision``: a weakly typed builder may choose.
     """
     dtype = PRECISIONS[wanted]
-    judged = {layer.title: layer for layer in layers if _is_heavy(layer)}  # once, however many profiles there are
+    judged = {
+        layer.title: layer for layer in layers if is_matrix_kernel(layer)
+    }  # once, however many profiles there are
     noun = "convolutions and matrix products"
     if not judged:
         judged = {layer.title: layer for layer in layers if layer.precision}
@@ -236,14 +249,6 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
         {"honoured": honoured, "total": total, "unknown": unknown},
         "The builder takes another precision where it is faster or where no kernel exists.",
     )
-
-
-def _is_heavy(layer: Layer) -> bool:
-    kind = layer.kind.lower().replace("_", "")
-    if kind in ("kgen", "myelin"):
-        # A pointwise kernel names the matrix product that it feeds among its nodes; only its own name tells.
-        return "gemm" in layer.name.lower() or "mha" in layer.name.lower()
-    return kind == "runtimefusion" or (any(word in kind for word in _HEAVY_KINDS) and "convert" not in kind)
 
 
 def _computes_in(layer: Layer) -> str:
@@ -509,7 +514,7 @@ def _in_order(nodes: Iterable[Any]) -> list[Any]:
     readers: dict[int, list[int]] = {}
     waiting = []
     for index, node in enumerate(copies):
-        needed = {maker[name] for name in _reads(node) if name in maker} - {index}
+        needed = {maker[name] for name in read_names(node) if name in maker} - {index}
         waiting.append(len(needed))
         for source in needed:
             readers.setdefault(source, []).append(index)
@@ -525,25 +530,15 @@ def _in_order(nodes: Iterable[Any]) -> list[Any]:
     return ordered if len(ordered) == len(copies) else copies  # a cycle is for the checker to name
 
 
-def _reads(node: Any) -> Iterator[str]:
-    """Tensors that a node reads, those inside of its graphs included."""
-    yield from node.input
-    for inner in subgraphs(node):
-        for part in graphs(inner):
-            yield from (value.name for value in part.output)
-            for nested in part.node:
-                yield from nested.input
-
-
 # -- INT8 and FP8
 
 
-def _quantised(model: OnnxModel, proto: Any, precision: str, calibration: Iterable[Feed]) -> Any:
+def _quantised(model: OnnxModel, proto: Any, precision: str, calibration: Sequence[Feed], method: str) -> Any:
     """The model with Q/DQ pairs around what its heavy operators read."""
     import onnx
 
     library = quiet_import("onnxruntime.quantization")
-    reader = _reader(library.CalibrationDataReader, _checked_feeds(model, precision, calibration))
+    reader = _reader(library.CalibrationDataReader, checked_feeds(model, precision, calibration))
     with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "quantised.onnx"
         source.write_bytes(proto.SerializeToString())
@@ -576,61 +571,12 @@ def _quantised(model: OnnxModel, proto: Any, precision: str, calibration: Iterab
         quantised = onnx.load(str(target))
     if not quantised.graph.node or not any(node.op_type in _QUANTISERS for node in quantised.graph.node):
         raise _cannot(model.path, precision, "ONNX Runtime found no tensor to quantise")
-    _finish_scales(model.path, quantised, precision)
+    _check_scales(model.path, quantised)
+    if method != "minmax":
+        _choose_ranges(model, quantised, calibration, method)
+    if precision == "fp8":
+        _to_fp8(quantised)
     return quantised
-
-
-def _checked_feeds(model: OnnxModel, precision: str, calibration: Iterable[Feed]) -> Iterator[dict[str, NDArray[Any]]]:
-    """The feeds as ONNX Runtime wants them, each checked; the first one is looked at now."""
-    feeds = iter(calibration)
-    first = next(feeds, None)
-    if first is None:
-        raise EngineError(
-            model.path,
-            f"{precision} needs calibration inputs, and none were given",
-            "Give some tens of representative feeds: real inputs, one array for each input of the model.",
-        )
-    specs = {spec.name: spec for spec in model.inputs}
-
-    def checked() -> Iterator[dict[str, NDArray[Any]]]:
-        yield _checked_feed(model, specs, first)
-        for feed in feeds:
-            yield _checked_feed(model, specs, feed)
-
-    return checked()
-
-
-def _checked_feed(model: OnnxModel, specs: Mapping[str, TensorSpec], feed: Feed) -> dict[str, NDArray[Any]]:
-    if set(feed) != set(specs):
-        raise ShapeError(
-            model.path,
-            f"a calibration feed has inputs {sorted(feed)}, the model wants {sorted(specs)}",
-            "Give one array for each input.",
-        )
-    arrays = {name: np.asarray(value) for name, value in feed.items()}
-    for name, spec in specs.items():
-        array = arrays[name]
-        if not _fits(array.shape, spec.shape):
-            raise ShapeError(
-                model.path,
-                f"calibration input {name!r} has shape {format_shape(array.shape)}, "
-                f"the model wants {format_shape(spec.shape)}",
-            )
-        if dtype_name(array.dtype) != spec.dtype:
-            raise EngineError(
-                model.path,
-                f"calibration input {name!r} is {dtype_name(array.dtype)}, the model wants {spec.dtype}",
-                f"Convert it: feed[{name!r}].astype(...).",
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise EngineError(model.path, f"calibration input {name!r} has values that are not finite")
-    return arrays
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[Dim, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        isinstance(dim, str) or dim == size for size, dim in zip(shape, wanted, strict=True)
-    )
 
 
 def _reader(base: Any, feeds: Iterator[dict[str, NDArray[Any]]]) -> Any:
@@ -641,22 +587,48 @@ def _reader(base: Any, feeds: Iterator[dict[str, NDArray[Any]]]) -> Any:
     return Reader()
 
 
-def _finish_scales(path: Path, proto: Any, precision: str) -> None:
-    """Check the scales, and for FP8 turn INT8's into those of E4M3 for the same range."""
+def _check_scales(path: Path, proto: Any) -> None:
+    from onnx import numpy_helper
+
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type in _QUANTISERS:
+            scale = numpy_helper.to_array(weights[node.input[1]])
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                raise EngineError(
+                    path,
+                    f"the calibration gives tensor {node.input[0]!r} no finite range",
+                    "Look for NaN and infinity in what the FP32 model computes from these inputs.",
+                )
+
+
+def activation_scales(proto: Any) -> dict[str, str]:
+    """The name of the scale by that of the activation, for the quantisers of a model that :func:`convert` made."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return {
+        node.input[0]: node.input[1]
+        for node in proto.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] not in weights
+    }
+
+
+def _choose_ranges(model: OnnxModel, proto: Any, calibration: Sequence[Feed], method: str) -> None:
+    """Put the scales of another method in place of those of the largest values."""
+    from onnx import numpy_helper
+
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    scales = {name: weights[scale] for name, scale in activation_scales(proto).items()}
+    peaks = {name: float(numpy_helper.to_array(scale)) * INT8_MAX for name, scale in scales.items()}
+    for name, largest in largest_values(model, calibration, peaks, method).items():
+        scales[name].CopyFrom(numpy_helper.from_array(np.array(largest / INT8_MAX, np.float32), scales[name].name))
+
+
+def _to_fp8(proto: Any) -> None:
+    """Turn INT8's scales into those of E4M3 for the same range."""
     from onnx import helper, numpy_helper
 
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-    pairs = {(node.input[1], node.input[2]): node for node in proto.graph.node if node.op_type in _QUANTISERS}
-    for (scale_name, _), node in pairs.items():
-        scale = numpy_helper.to_array(weights[scale_name])
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise EngineError(
-                path,
-                f"the calibration gives tensor {node.input[0]!r} no finite range",
-                "Look for NaN and infinity in what the FP32 model computes from these inputs.",
-            )
-    if precision != "fp8":
-        return
+    pairs = {(node.input[1], node.input[2]) for node in proto.graph.node if node.op_type in _QUANTISERS}
     for scale_name in {scale for scale, _ in pairs}:
         scale = numpy_helper.to_array(weights[scale_name])
         scaled = np.asarray(scale * np.float32(_INT8_TO_FP8), np.float32)

@@ -21,6 +21,10 @@ from pytest_trtgray.errors import ShapeError
 DEFAULT_BATCH = (1, 8, 32)
 """min, opt and max of a symbolic first dimension for which nobody gave shapes."""
 
+_UNLIMITED = 2**31 - 1
+_LARGEST_VALUE = 2**63 - 1
+"""Of an input whose values are positions: the end of a Slice is often the largest INT64."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -114,6 +118,16 @@ def resolve_profiles(
         f"{high} (max). Set them with --trt-min-shapes, --trt-opt-shapes and --trt-max-shapes."
     )
     return (profile,), (note,)
+
+
+def any_shape(spec: TensorSpec) -> ShapeRange:
+    """The range of an input that has no optimization profile: whatever the model allows."""
+    if spec.is_shape:
+        count = spec.value_count
+        return ShapeRange((-_LARGEST_VALUE - 1,) * count, (0,) * count, (_LARGEST_VALUE,) * count)
+    low = tuple(dim if isinstance(dim, int) else 0 for dim in spec.shape)
+    high = tuple(dim if isinstance(dim, int) else _UNLIMITED for dim in spec.shape)
+    return ShapeRange(low, low, high)
 
 
 def requested(inputs: Sequence[TensorSpec], feed: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

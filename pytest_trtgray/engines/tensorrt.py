@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 import time
 import warnings
@@ -30,10 +29,11 @@ from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
 from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
-from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
+from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows, parse_listing
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes, requested
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.buffer import RecordBuffer
@@ -123,14 +123,15 @@ class TensorRTEngine(Engine):
             profiles=profiles or (self._profiles(inputs) if self._engine else ()),
             device=device,
             targets=targets or "+".join(self.header.targets),
-            memory=Memory(**self._facts.get("memory", {})),
+            memory=self._memory(),
         )
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:
         """From the build's log where it was built here (the same on every machine), else the inspector."""
+        names = self.model.scoped_names if self.model else {}
         if rows := self._facts.get("layers"):
-            return tuple(layers_from_rows(rows))
+            return with_scoped_names(layers_from_rows(rows), names)
         if self._engine is None:
             raise NotRunnableError(
                 self.info.name,
@@ -143,7 +144,7 @@ class TensorRTEngine(Engine):
             if context is not None:
                 inspector.execution_context = context
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-        return tuple(layers_from_json(json.loads(text)))
+        return with_scoped_names(layers_from_json(parse_listing(text)), names)
 
     @contextmanager
     def _optimal_context(self) -> Iterator[Any]:
@@ -291,6 +292,17 @@ class TensorRTEngine(Engine):
         """Beside an engine that was built here; nobody asked for a file beside the user's own."""
         device = self.info.device
         return self.path.with_suffix(f".{device.sm}.kernels") if self._facts and device else None
+
+    def _memory(self) -> Memory:
+        """What the build told; of an engine file what a context needs, activations and scratch together."""
+        if self._facts or self._engine is None:
+            return Memory(**self._facts.get("memory", {}))
+        engine = self._engine
+        if hasattr(engine, "device_memory_size_v2"):
+            return Memory(activations_bytes=int(engine.device_memory_size_v2))
+        return Memory(
+            activations_bytes=int(engine.device_memory_size) if hasattr(engine, "device_memory_size") else None
+        )
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]

@@ -15,11 +15,16 @@ from pytest_trtgray.timing.grouping import module_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
+    from pytest_trtgray.accuracy.quantisation import Quantisation
+    from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.gate import Baseline, Verdict
-    from pytest_trtgray.timing.profile import Profile
+    from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
+
+MAX_MODULES = 100
+"""Rows of modules, those that take longest."""
 
 
 def timing_details(
@@ -44,6 +49,7 @@ def timing_details(
         "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
         "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
         "reason": verdict.reason if verdict else "",
@@ -61,6 +67,19 @@ def timing_details(
     }
 
 
+def _module_row(module: ModuleTime) -> dict[str, Any]:
+    return {
+        "module": module.pattern,
+        "us": module.us,
+        "share": module.share,
+        "layers": len(module.layers),
+        "weights_bytes": module.weights_bytes,
+        "activations_bytes": module.activations_bytes,
+        "flops": module.flops,
+        "bound": module.bound,
+    }
+
+
 def structure_details(snapshot: Snapshot) -> dict[str, Any]:
     """Layers with their tensors, inputs, outputs and memory."""
     return snapshot.to_dict()
@@ -69,6 +88,25 @@ def structure_details(snapshot: Snapshot) -> dict[str, Any]:
 def outputs_details(comparison: Comparison) -> dict[str, Any]:
     """Every output's errors."""
     return {"outputs": [_output_row(output) for output in comparison.outputs]}
+
+
+def scales_details(found: Quantisation) -> dict[str, Any]:
+    """Every quantised tensor's numbers; what is not known or infinite is left out of its row."""
+    return {
+        "samples": found.samples,
+        "left_out": dict(found.left_out),
+        "tensors": [_tensor_row(tensor) for tensor in found.tensors],
+    }
+
+
+def _tensor_row(tensor: QuantisedTensor) -> dict[str, Any]:
+    row = {**vars(tensor), "readers": [reader.node for reader in tensor.readers]}
+    row["drift"] = _finite(vars(tensor.drift)) if tensor.drift else None
+    return _finite(row)
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:

@@ -51,12 +51,6 @@ def finish(config: pytest.Config) -> None:
         _write_reports(config, settings, state)
 
 
-def _appended(path: Path, text: str) -> bytes:
-    """The step summary so far and ours: other steps and plugins write into the same file."""
-    before = path.read_bytes() if path.exists() else b""
-    return before + (b"\n" if before and not before.endswith(b"\n") else b"") + text.encode("utf-8")
-
-
 def _write_reports(config: pytest.Config, settings: Settings, state: FinalState) -> None:
     """Write what was asked for; one that fails leaves the others alone."""
     from pytest_trtgray.files import dump_json, write_atomically
@@ -72,7 +66,7 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
         try:
             data["log"] = write_log(config, beside)
         except OSError as error:
-            state.problems.append(f"{beside}: the log cannot be written: {error}")
+            state.problems.append(f"{beside}: what the runtimes said cannot be written: {error}")
     config.hook.pytest_trt_update_json(config=config, data=data)
     writers: tuple[tuple[Path | None, str, Callable[[Path], bytes]], ...] = (
         (settings.json_path, "JSON report", lambda _: dump_json(data)),
@@ -86,6 +80,12 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
             write_atomically(path, content(path))
         except (OSError, ValueError) as error:
             state.problems.append(f"{path}: the {what} cannot be written: {error}")
+
+
+def _appended(path: Path, text: str) -> bytes:
+    """The step summary so far and ours: other steps and plugins write into the same file."""
+    before = path.read_bytes() if path.exists() else b""
+    return before + (b"\n" if before and not before.endswith(b"\n") else b"") + text.encode("utf-8")
 
 
 def find_obsolete(session: TrtSession, *, narrowed: bool) -> list[Path]:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from pytest_trtgray.engines.base import Engine
-from pytest_trtgray.instruments import Comparer, LogReader, Profiler, ShadowFactory, StructureOf, compare_on
+from pytest_trtgray.instruments import (
+    Comparer,
+    LogReader,
+    Profiler,
+    QuantisationInspector,
+    ShadowFactory,
+    StructureOf,
+    compare_on,
+    default_feed,
+)
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -19,6 +28,8 @@ FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
+SCALES_BUDGET_S = 20.0
+"""A large model's scales are inspected as far as this goes."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
 
@@ -37,11 +48,35 @@ def against(trt_engine: Engine, trt_against: Engine, trt_profiler: Profiler, trt
     trt_profiler.against(trt_engine, trt_against).check()
 
 
-def outputs(trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer) -> None:
-    """Outputs agree with the FP32 reference."""
+def outputs(
+    trt_engine: Engine,
+    trt_shadow: ShadowFactory,
+    trt_compare: Comparer,
+    trt_quantisation: QuantisationInspector,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Outputs agree with the FP32 reference; of a Q/DQ model, also how its scales fit."""
     __tracebackhide__ = True
     trt_engine.require_runnable()
-    trt_compare(trt_engine, trt_shadow.current).check()
+    comparison = trt_compare(trt_engine, trt_shadow.current)
+    if trt_engine.model is not None and trt_engine.model.is_quantised:
+        _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
+    comparison.check()
+
+
+def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest.Item, *, explain: bool) -> None:
+    """Report how the scales fit: weights always, activations where there is a difference to explain.
+
+    The input is random, so what it says of activations is no fault by itself.
+    """
+    from pytest_trtgray.errors import TrtGrayError
+    from pytest_trtgray.state import trt_session
+
+    feeds = [default_feed(item, engine, None)] if explain else []
+    try:
+        inspect(engine, feeds, representative=False, time_limit_s=SCALES_BUDGET_S)
+    except TrtGrayError as error:  # the outputs have their verdict; this is beside it
+        trt_session(item.config).report(item, "scales", engine, "skipped", f"not inspected: {error.reason}")
 
 
 def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]) -> None:

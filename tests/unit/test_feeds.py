@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -8,8 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import TensorSpec
-from pytest_trtgray.errors import ShapeError
-from pytest_trtgray.feeds import Feed, make_feed
+from pytest_trtgray.errors import EngineError, ShapeError
+from pytest_trtgray.feeds import Feed, load_feed, make_feed
 
 X = TensorSpec("x", "float32", ("batch", 8))
 
@@ -112,3 +115,27 @@ class TestFeed:
 
         assert list(feed) == ["x"]
         assert {**feed, "y": 1}.keys() == {"x", "y"}
+
+
+class TestFiles:
+    def test_a_feed_comes_back(self, tmp_path: Path) -> None:
+        feed: dict[str, Any] = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "ids": np.array([1, 2])}
+        np.savez(tmp_path / "feed.npz", **feed)
+        loaded = load_feed(tmp_path / "feed.npz")
+
+        assert set(loaded) == set(feed)
+        for name, values in feed.items():
+            np.testing.assert_array_equal(loaded[name], values)
+        assert repr(loaded) == "Feed(x:2x3,ids:2)"
+
+    def test_no_such_file_or_another_kind_of_file(self, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match="no such file"):
+            load_feed(tmp_path / "none.npz")
+        for content in (b"", b"hello", b"PK\x03\x04 cut off"):
+            (tmp_path / "bad.npz").write_bytes(content)
+            with pytest.raises(EngineError, match=r"cannot be read as \.npz") as caught:
+                load_feed(tmp_path / "bad.npz")
+            assert "numpy.savez" in caught.value.remedy
+        np.save(tmp_path / "one.npy", np.ones(3))
+        with pytest.raises(EngineError, match=r"cannot be read as \.npz"):
+            load_feed(tmp_path / "one.npy")

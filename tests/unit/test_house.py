@@ -30,9 +30,14 @@ VENDORS = {
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
     # the doctor's probes are programs of their own, one a library
-    "onnxruntime": {"engines/onnxruntime.py", "engines/precision.py", "doctor/probes.py"},
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
+    "onnxruntime": {
+        "engines/calibration.py",
+        "engines/onnxruntime.py",
+        "engines/precision.py",
+        "doctor/probes.py",
+    },
     "pytest": {
         "fixtures.py",
         "fuzzing.py",

@@ -47,6 +47,7 @@ INI: dict[str, Any] = {
     "trt_atol": None,
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
+    "trt_advice": True,
     "trt_identity": [],
     "trt_redact": [],
     "trt_rules": [],
