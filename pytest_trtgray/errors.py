@@ -41,6 +41,10 @@ class NotRunnableError(EngineError):
     """The engine exists, but this machine cannot execute it (no GPU, no driver, no runtime)."""
 
 
+class NotApplicableError(TrtGrayError):
+    """A check does not make sense for this engine or input; the test is skipped with the reason."""
+
+
 class ShapeError(EngineError):
     """A shape is missing, malformed, or outside the optimization profile."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Comparer,
         EngineFactory,
         LogReader,
+        Metamorphic,
         Profiler,
         QuantisationInspector,
         ShadowFactory,
@@ -109,6 +110,13 @@ def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
     from pytest_trtgray.instruments import QuantisationInspector
 
     return QuantisationInspector(trt_session(request.config), request.node)
+
+
+def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
+    """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
+    from pytest_trtgray.instruments import Metamorphic
+
+    return Metamorphic(trt_session(request.config), request.node)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -14,8 +14,11 @@ from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
+    from pytest_trtgray.accuracy.localise import Localisation
+    from pytest_trtgray.accuracy.metamorphic import Relations
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.shadow import Shadow
+    from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.findings import Finding
@@ -32,6 +35,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 LOG_LEVELS: tuple[LogSeverity, ...] = ("warning", "info", "verbose")
 RANDOM_CALIBRATION = 4
 """Seeded inputs for a calibration to which the test gives none."""
+
+
+class Reference(Protocol):
+    """Whatever knows the right answers: an FP32 shadow, another engine."""
+
+    def run(self, feed: Any) -> Mapping[str, Any]:
+        """One array an output, by name."""
 
 
 class EngineFactory:
@@ -390,8 +400,11 @@ class Comparer:
         shapes: Shapes | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        tolerance: Tolerance | None = None,
         per_output: PerOutput | None = None,
         equal_nan: bool = False,
+        precision: str = "",
+        classifiers: Collection[str] | None = None,
     ) -> Comparison:
         """Run both on the same input and compare their outputs.
 
@@ -402,21 +415,35 @@ class Comparer:
             shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
             rtol: relative tolerance; the ini options, then the default of the engine's precision.
             atol: absolute tolerance.
-            per_output: tolerances of single outputs.
+            tolerance: instead of the two.
+            per_output: tolerances of single outputs; ``noise_floor`` measures them.
             equal_nan: accept NaN and infinities where both have the same.
+            precision: whose default tolerance applies; the engine's own by default.
+            classifiers: outputs whose last axis is one score a class, for ``metrics.top_k``; those of two axes by
+                default.
 
         Returns:
             the comparison; nothing fails before ``.check()``.
         """
+        from pytest_trtgray.accuracy.metrics import finite
         from pytest_trtgray.findings import counted
         from pytest_trtgray.reporting.details import outputs_details
 
         settings = self._session.settings
-        if rtol is None and atol is None:
+        if rtol is None and atol is None and tolerance is None and not precision:
             rtol, atol = settings.rtol, settings.atol
         used = feed if feed is not None else default_feed(self._item, engine, shapes)
         comparison = compare_on(
-            used, engine, reference, rtol=rtol, atol=atol, per_output=per_output, equal_nan=equal_nan
+            used,
+            engine,
+            reference,
+            rtol=rtol,
+            atol=atol,
+            tolerance=tolerance,
+            per_output=per_output,
+            equal_nan=equal_nan,
+            **({"precision": precision} if precision else {}),
+            classifiers=classifiers,
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
         self._session.report(
@@ -428,9 +455,134 @@ class Comparer:
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
             details=lambda: outputs_details(comparison),
-            relative_l2=worst,
+            relative_l2=finite(worst),
         )
         return comparison
+
+    def localise(
+        self,
+        engine: Engine,
+        reference: Shadow | ShadowFactory | str | Path,
+        *,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        budget_bytes: int | None = None,
+        time_limit_s: float | None = None,
+    ) -> Localisation:
+        """Find the ONNX node that makes an engine's outputs wrong, from the values of the tensors inside.
+
+        Args:
+            engine: under test.
+            reference: an FP32 shadow, or the path of the model to make one of, looked for as by ``trt_build``.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            rtol: relative tolerance of every tensor; the ini options, then the default of the engine's precision.
+            atol: absolute tolerance.
+            budget_bytes: of values that are held at a time; more of them take more inferences.
+            time_limit_s: stop looking after so many seconds, and say so.
+
+        Returns:
+            errors by tensor, ``.first``, ``.culprit``; nothing fails before ``.check()``.
+
+        Raises:
+            EngineError: the engine shows no values, or its model is not known.
+            ModelError: the reference is the model of something else.
+        """
+        from pytest_trtgray.accuracy.localise import localise
+        from pytest_trtgray.accuracy.tolerance import make_tolerance, working_precision
+        from pytest_trtgray.engines.base import Engine
+        from pytest_trtgray.engines.intermediates import BUDGET_BYTES
+        from pytest_trtgray.reporting.details import localisation_details
+
+        if isinstance(reference, Engine):
+            raise TrtGrayError(
+                reference.info.name,
+                "is an engine, and errors are localised against the FP32 reference",
+                "Give trt_shadow, or the path of the FP32 model.",
+            )
+        if isinstance(reference, ShadowFactory):
+            reference = reference.current
+        elif isinstance(reference, str | Path):
+            reference = self._session.shadow_of(active().find_file(reference))
+        settings = self._session.settings
+        if rtol is None and atol is None:
+            rtol, atol = settings.rtol, settings.atol
+        found = localise(
+            engine,
+            reference,
+            feed if feed is not None else default_feed(self._item, engine, shapes),
+            tolerance=make_tolerance(rtol, atol, working_precision(engine)),
+            budget_bytes=budget_bytes or BUDGET_BYTES,
+            time_limit_s=time_limit_s,
+        )
+        outcome = "pass" if found.ok else "localised" if found.culprit else "spread"
+        self._session.report(
+            self._item,
+            "origin",
+            engine,
+            outcome,
+            found.summary,
+            found.findings,
+            details=lambda: localisation_details(found),
+        )
+        return found
+
+
+class Metamorphic:
+    """What the fixture ``trt_metamorphic`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        engine: Engine,
+        *,
+        reference: Engine | Shadow | ShadowFactory | None = None,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        tolerance: Tolerance | None = None,
+        rows: int = 4,
+        budget_s: float | None = None,
+    ) -> Relations:
+        """Check an engine against itself: determinism, batch consistency, row permutation, padding.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            reference: where this fails a check as well, the check makes no sense for the model and is left out;
+                ``trt_shadow`` is a good one. It is only run where the engine fails.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            tolerance: by default that of the engine's precision (:mod:`pytest_trtgray.accuracy.metamorphic`).
+            rows: of a batch that are run alone.
+            budget_s: seconds after which no further check is begun.
+
+        Returns:
+            what became of each check; nothing fails before ``.check()``.
+        """
+        from pytest_trtgray.accuracy.metamorphic import check_relations
+
+        used = feed if feed is not None else default_feed(self._item, engine, shapes)
+        relations = check_relations(
+            engine,
+            used,
+            rows=rows,
+            tolerance=tolerance,
+            reference=reference.current if isinstance(reference, ShadowFactory) else reference,
+            budget_s=budget_s,
+        )
+        self._session.report(
+            self._item,
+            "relations",
+            engine,
+            "pass" if relations.ok else "fail",
+            relations.summary(),
+            relations.findings,
+        )
+        return relations
 
 
 def _called(reference: Engine | Shadow | ShadowFactory) -> str:
@@ -603,39 +755,28 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
     return make_feed(engine.info.inputs, merged)
 
 
-def compare_on(
-    feed: Feed,
-    engine: Engine,
-    reference: Engine | Shadow | ShadowFactory,
-    *,
-    rtol: float | None,
-    atol: float | None,
-    per_output: PerOutput | None = None,
-    equal_nan: bool = False,
-) -> Comparison:
+def compare_on(feed: Feed, engine: Engine, reference: Reference, **options: Any) -> Comparison:
     """Run an engine and its reference on one input and compare.
 
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
+
+    Args:
+        feed: the input.
+        engine: under test.
+        reference: what it is compared with.
+        options: of :func:`~pytest_trtgray.accuracy.compare.compare`; the precision is the engine's by default.
     """
     from pytest_trtgray.accuracy.compare import compare
+    from pytest_trtgray.accuracy.tolerance import working_precision
 
+    reference = reference.current if isinstance(reference, ShadowFactory) else reference
     return compare(
         engine.run(feed),
         reference.run(feed),
-        rtol=rtol,
-        atol=atol,
-        per_output=per_output,
-        equal_nan=equal_nan,
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
-        precision=working_precision(engine),
+        reference_name=repr(reference).strip("<>"),
+        **{"precision": working_precision(engine), **options},
     )
-
-
-def working_precision(engine: Engine) -> str:
-    """The precision that decides the default tolerance: FP32 in TensorRT means TF32, which is on by default."""
-    precision = engine.precision or "float16"
-    is_tensorrt = engine.info.runtime in ("tensorrt", "tensorrt_rtx")
-    return "tf32" if is_tensorrt and precision == "float32" else precision
 
 
 def _marked(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -40,6 +40,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
     ("trt_iterations", "int", 0, "Inferences a session; 0: as many as are worth it"),
     ("trt_rtol", "float", None, "Relative tolerance of outputs; default: by precision"),
     ("trt_atol", "float", None, "Absolute tolerance of outputs; default: by precision"),
+    (
+        "trt_localise",
+        "float",
+        30.0,
+        "Seconds that a failed `outputs` test may spend on finding the node that is wrong; 0: none",
+    ),
     ("trt_cache_dir", "string", ".trtgray_cache", "Folder of built engines, relative to the ini file"),
     (
         "trt_tactic_sources",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.errors import NotApplicableError, NotRunnableError, TrtGrayError
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.sink import SINK
@@ -192,6 +192,8 @@ def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, N
         if settings_of(item.config).require_gpu:
             fail_test(error.message)
         skip_test(f"{error.thing}: {error.reason}")
+    except NotApplicableError as error:
+        skip_test(error.message)
     except TrtGrayError as error:
         if keep_traceback:
             raise

@@ -61,6 +61,7 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     iterations: int | None
     rtol: float | None
     atol: float | None
+    localise_s: float
     cache_dir: Path
     tactic_sources: tuple[str, ...]
     advice: bool
@@ -127,6 +128,7 @@ def read_settings(config: pytest.Config) -> Settings:
         iterations=_at_least("trt_iterations", config.getini("trt_iterations"), 0) or None,
         rtol=_not_negative(config, "trt_rtol"),
         atol=_not_negative(config, "trt_atol"),
+        localise_s=_not_negative(config, "trt_localise") or 0.0,
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
         advice=bool(config.getini("trt_advice")),

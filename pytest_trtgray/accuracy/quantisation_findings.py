@@ -155,7 +155,16 @@ def _better_scale(tensor: QuantisedTensor) -> str:
     if tensor.granularity != "tensor":
         return "scales that fit"
     factor = tensor.best_factor
-    return f"a scale {factor:.2g} times as large" if factor >= 1 else f"a scale {1 / factor:.2g} times as small"
+    return f"a scale {_times(factor)} times as large" if factor >= 1 else f"a scale {_times(1 / factor)} times as small"
+
+
+def _times(ratio: float) -> str:
+    """Two digits, without an exponent.
+
+    >>> _times(1.41421), _times(256.3)
+    ('1.4', '256')
+    """
+    return f"{ratio:.2g}" if ratio < 99 else f"{ratio:.0f}"
 
 
 def _finding(severity: str, tensor: QuantisedTensor, rule: str, what: str, remedy: str = "") -> Finding:
@@ -259,12 +268,13 @@ def _drifted(tensors: Sequence[QuantisedTensor], inputs: Mapping[str, Drift]) ->
     if not drifted or (drifted[0][1] not in inputs and len(drifted) < max(2, MIN_DRIFTED * len(drifts))):
         return
     called, where, first = drifted[0]
+    excess, ratio = _times(first.excess), _times(first.tail_ratio)
     yield Finding(
         "warning",
         where,
         f"the data under test are not like the calibration data, from {called} on: distributions differ by "
-        f"{first.distance:.2f} (Kolmogorov-Smirnov), {first.excess:.1f} times as much as parts of one side, and the "
-        f"range is {first.tail_ratio:.2g} times as large; so in {len(drifted)} of {len(drifts)} tensors",
+        f"{first.distance:.2f} (Kolmogorov-Smirnov), {excess} times as much as parts of one side, and the range is "
+        f"{ratio} times as large; so in {len(drifted)} of {len(drifts)} tensors",
         "quantisation.drift",
         {
             "distance": _number(first.distance),

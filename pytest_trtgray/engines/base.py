@@ -24,6 +24,7 @@ from pytest_trtgray.logs.records import Record
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.loading import EngineSource
+    from pytest_trtgray.engines.taps import Taps
 
 Feed = Mapping[str, Any]
 """An array an input, by name: numpy's, or one that lives on the GPU (torch, cupy, anything with
@@ -89,6 +90,11 @@ class Engine(ABC):
     findings: tuple[Finding, ...] = ()
 
     @property
+    def rebuild_s(self) -> float:
+        """Seconds of the build that :meth:`taps` takes; infinite where nobody knows."""
+        return 0.0
+
+    @property
     @abstractmethod
     def layers(self) -> tuple[Layer, ...]:
         """The engine's fused layers in execution order.
@@ -112,6 +118,17 @@ class Engine(ABC):
         Raises:
             EngineError: the runtime cannot do what the options say.
         """
+
+    def taps(self, feed: Feed) -> AbstractContextManager[Taps]:
+        """What shows this engine's intermediate values; see :mod:`~pytest_trtgray.engines.taps`.
+
+        Args:
+            feed: one array an input, as for :meth:`run`.
+
+        Raises:
+            EngineError: the runtime, or what is known of the engine, does not allow it.
+        """
+        raise EngineError(self.info.name, f"{self.info.runtime} shows no intermediate values")
 
     @property
     @abstractmethod
@@ -158,6 +175,9 @@ class Engine(ABC):
         """A contiguous array; one on the device is copied to the host, unless the runtime reads it there."""
         on_device = as_device_array(value, name=name) if self.reads_device_arrays else None
         return to_numpy(name, value) if on_device is None else on_device
+
+    def renew(self) -> None:  # noqa: B027  (what holds no context has nothing to renew)
+        """Start over: the next :meth:`run` is the first one in a fresh execution context."""
 
     def require_runnable(self) -> None:
         """Raise NotRunnableError if this machine cannot run the engine."""

@@ -72,6 +72,7 @@ class BuildRequest:
         device: CUDA device on which kernels are tried.
         timing_cache: file that keeps measured kernels from build to build.
         log_file: where everything that is said goes, chatter included; ``None`` for nowhere.
+        debug_tensors: whether the engine can show the tensors that no fusion takes away (:func:`shows_unfused`).
     """
 
     flavour: Flavour
@@ -83,6 +84,7 @@ class BuildRequest:
     device: int = 0
     timing_cache: Path | None = None
     log_file: Path | None = None
+    debug_tensors: bool = False
 
 
 def is_weakly_typed(flavour: Flavour) -> bool:
@@ -91,6 +93,11 @@ def is_weakly_typed(flavour: Flavour) -> bool:
     TensorRT for RTX 1.4 still has the flags' names, and rejects them.
     """
     return flavour == "tensorrt" and hasattr(quiet_import(flavour).BuilderFlag, "FP16")
+
+
+def shows_unfused(flavour: Flavour) -> bool:
+    """Whether an engine can show tensors without losing fusions: TensorRT for RTX, and TensorRT from 10.12 on."""
+    return hasattr(quiet_import(flavour).INetworkDefinition, "mark_unfused_tensors_as_debug_tensors")
 
 
 def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any]]:
@@ -251,6 +258,13 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interr
         builder, parsed, parser = _parse(backend, model, request.flavour, typed)
     if interrupt.is_pending:
         raise _BuildStopped("interrupted")
+    with SINK.phase("parse"):
+        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
+    builder, parsed = network[0], network[1]
+    if parsed.num_layers == 0:
+        raise backend.error("the parser found no layers")
+    if request.debug_tensors and hasattr(parsed, "mark_unfused_tensors_as_debug_tensors"):
+        parsed.mark_unfused_tensors_as_debug_tensors()
     options: dict[str, Any] = {
         "profiles": [_to_polygraphy(backend, profile) for profile in request.profiles],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,

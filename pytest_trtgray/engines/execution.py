@@ -140,6 +140,23 @@ class Execution:
             if not self.context.enqueue_emits_profile and not self.context.report_to_profiler():
                 self._require(False, "the profiler has nothing to report")
 
+    def watched(self, listener: Any) -> None:
+        """One inference whose debug tensors go to a listener.
+
+        Args:
+            listener: an ``IDebugListener``; it has to live as long as this object.
+
+        Raises:
+            EngineError: this TensorRT, or this engine, shows none.
+        """
+        with self._device.current():
+            if not hasattr(self.context, "unfused_tensors_debug_state"):
+                raise EngineError(self._name, "this TensorRT shows no debug tensors")
+            self._require(self.context.set_debug_listener(listener), "the debug listener was refused")
+            self.context.unfused_tensors_debug_state = True
+            self.enqueue()
+            self._stream.synchronize()
+
     def capture(self) -> None:
         """Make a CUDA graph of one inference at the bound shapes; :meth:`enqueue` launches it from now on.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_trtgray.engines.base import Engine, Feed
 from pytest_trtgray.engines.cache import CachedEngine, EngineCache
@@ -30,6 +30,9 @@ from pytest_trtgray.logs.silence import silent_findings
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import unpacked
 from pytest_trtgray.vendor import is_installed
+
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.tensorrt import TensorRTEngine
 
 Runtime = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]
 FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
@@ -187,6 +190,39 @@ def load_model(given: OnnxModel, options: LoadOptions, name: str) -> Engine:
     return engine
 
 
+def build_again(engine: Engine, *, model: OnnxModel | None = None, debug_tensors: bool = False) -> TensorRTEngine:
+    """An engine of TensorRT once more, with its profiles and options, and with something to show besides.
+
+    Args:
+        engine: of either flavour.
+        model: another model to build; the engine's own by default.
+        debug_tensors: see :class:`~pytest_trtgray.engines.building.BuildRequest`.
+
+    Raises:
+        EngineError: it was not loaded by :func:`load_engine`, its model is not known, or it does not build.
+    """
+    if engine.source is None or engine.model is None:
+        raise EngineError(
+            engine.info.name,
+            "cannot be built once more: its ONNX model is not known",
+            "Give it: --trt-onnx=PATH, or give the .onnx instead of the engine.",
+        )
+    options, flavour = engine.source.options, engine.info.runtime
+    if flavour not in FLAVOURS:
+        raise EngineError(engine.info.name, f"is no engine of TensorRT but of {flavour}")
+    _, flag = _in_precision(engine.model, options, flavour)
+    return _build_engine(
+        model or engine.model,
+        options,
+        flavour,
+        flag,
+        profiles=engine.info.profiles,
+        name=engine.info.name,
+        notes=(),
+        debug_tensors=debug_tensors,
+    )
+
+
 def _in_precision(
     given: OnnxModel, options: LoadOptions, runtime: Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
 ) -> tuple[OnnxModel, str]:
@@ -222,7 +258,8 @@ def _build_engine(
     profiles: tuple[ShapeProfile, ...],
     name: str,
     notes: tuple[str, ...],
-) -> Engine:
+    debug_tensors: bool = False,
+) -> TensorRTEngine:
     """The engine of a flavour, from the cache or built now."""
     from pytest_trtgray.engines.building import BuildRequest, build, shown_profiles, timing_cache_path
     from pytest_trtgray.engines.flavour import version_of
@@ -237,6 +274,7 @@ def _build_engine(
         tactic_sources=options.tactic_sources if flavour == "tensorrt" else (),
         device=options.device,
         timing_cache=timing_cache_path(options.cache_dir, flavour, options.device),
+        debug_tensors=debug_tensors,
     )
     cache = EngineCache(options.cache_dir)
     gpu = find_gpu(options.device)
@@ -252,6 +290,8 @@ def _build_engine(
     }
     if precision:
         key |= {"precision": precision, "calibration": calibration_digest(request.calibration)}
+    if debug_tensors:
+        key["debug_tensors"] = True
     if request.tactic_sources:
         key["tactic_sources"] = sorted(request.tactic_sources)
     if options.log_level == "verbose":

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ _ONNX_DTYPES: Mapping[int, str] = {
     23: "fp4",
 }
 
+_ONNX_NUMBERS = {name: number for number, name in _ONNX_DTYPES.items()}
 _FLOAT16 = 10
+FLOATS = ("float16", "float32", "float64", "bfloat16")
 _EXTERNAL = 1  # TensorProto.DataLocation
 _SMALL_BYTES = 1024
 """Constants up to here are values that shapes depend on; above are weights."""
@@ -72,6 +74,10 @@ SIZE_ARITHMETIC = frozenset(
      "Where")
 )  # fmt: skip
 """Operators that make sizes from sizes."""
+_PASSES_INDICES = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators whose output has no other numbers than their first input."""
 
 
 @dataclass(frozen=True)
@@ -209,21 +215,24 @@ class OnnxModel:
         return sum(_tensor_bytes(tensor) for tensor in self.proto.graph.initializer)
 
     def _limits(self, name: str) -> tuple[float, float] | None:
-        """Sensible values of an input, where the graph tells: indices stay below the table's length."""
+        """Sensible values of an input, where the graph tells: indices stay below the length of every table."""
         if "mask" in name.lower():
             return (1.0, 1.0)
         aliases = {name}
+        lengths = []
         for node in self.proto.graph.node:
-            if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten") and (
-                node.input and node.input[0] in aliases
-            ):
+            if node.op_type in _PASSES_INDICES and node.input and node.input[0] in aliases:
                 aliases.update(node.output)
             if node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in aliases:
-                table = self.initializers.get(node.input[0])
-                if table is not None and table.dims:
-                    axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
-                    return (0.0, float(table.dims[axis] - 1))
-        return None
+                axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
+                lengths += [dim for dim in self._table_shape(node.input[0])[axis:][:1] if isinstance(dim, int) and dim]
+        return (0.0, float(min(lengths) - 1)) if lengths else None
+
+    def _table_shape(self, name: str) -> tuple[Dim, ...]:
+        """The shape of a table of embeddings: a weight, or what is made of one (cast, dequantised)."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        return self.tensors[name].shape if name in self.tensors else ()
 
     def _is_shape(self, value: Any) -> bool:
         """Whether an input's values are sizes: a short list of integers that ends where a size is read."""
@@ -237,6 +246,38 @@ class OnnxModel:
             if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
+
+
+def made_floats(model: OnnxModel) -> dict[str, None]:
+    """Tensors that the nodes of a model's main graph make, in order; without those known to hold no floats."""
+    made = (name for node in model.nodes for name in node.outputs if name)
+    return dict.fromkeys(name for name in made if name not in model.tensors or model.tensors[name].dtype in FLOATS)
+
+
+def activations(model: OnnxModel) -> dict[str, None]:
+    """The tensors of :func:`made_floats` that depend on an input."""
+    constant = set(model.initializers)
+    for node in model.proto.graph.node:
+        if all(not name or name in constant for name in read_names(node)):
+            constant.update(node.output)
+    return dict.fromkeys(name for name in made_floats(model) if name not in constant)
+
+
+def with_outputs(model: OnnxModel, names: Iterable[str]) -> Any:
+    """A copy of a model's ModelProto that has these outputs besides its own, with their types where they are known."""
+    import onnx
+
+    copied = type(model.proto)()
+    copied.CopyFrom(model.proto)
+    have = {spec.name for spec in model.outputs}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            spec = model.tensors.get(name)
+            value = onnx.ValueInfoProto(name=name)
+            if spec is not None and spec.dtype in FLOATS:
+                value = onnx.helper.make_tensor_value_info(name, _ONNX_NUMBERS[spec.dtype], None)
+            copied.graph.output.append(value)
+    return copied
 
 
 def open_model(path: Path, *, original: Path | None = None, made: str = "") -> OnnxModel:

@@ -29,6 +29,7 @@ from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, load_small_
 from pytest_trtgray.engines.profiles import any_shape
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
 from pytest_trtgray.engines.scopes import with_scoped_names
+from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
 from pytest_trtgray.logs.records import LogSeverity, Record, at_least
@@ -41,6 +42,8 @@ Optimisation = Literal["all", "none"]
 _KERNEL_SUFFIX = "_kernel_time"
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TOKEN = re.compile(r"_token_\d+$")
+_ORT_TENSOR = re.compile(r"tensor\((\w+)\)")
+_ORT_FLOATS = {"float": "float32", "double": "float64"}
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _SEVERITY: Mapping[LogSeverity, int] = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "internal_error": 4}
 
@@ -103,9 +106,7 @@ class OnnxRuntimeEngine(Engine):
     def layers(self) -> tuple[Layer, ...]:
         """The nodes of ONNX Runtime's optimised graph, each with the ONNX nodes fused into it."""
         nodes = self._optimised_nodes()
-        original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
-        graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes.nodes]
-        origins = trace_origins(original, graph, self.model.initializers)
+        origins = self.origins(nodes.nodes)
         outputs_of = {node.name: node.outputs for node in self.model.nodes}
         layers = []
         names = stable_names([node.name for node in nodes.nodes])
@@ -151,15 +152,19 @@ class OnnxRuntimeEngine(Engine):
             finally:
                 context.close()
 
+    def renew(self) -> None:
+        """Start over in a fresh session."""
+        with native_stderr():
+            self._session = self._open()
+
     def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names = [spec.name for spec in self.info.outputs]
         try:
             with SINK.phase("run"), native_stderr():
                 values = self._session.run(names, feed)
         except Exception as error:  # onnxruntime has an exception class for every status code
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
-            raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {first}") from error
+            raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
     def _open(
@@ -171,6 +176,8 @@ class OnnxRuntimeEngine(Engine):
     ) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = _SEVERITY["error" if optimised_path else log_level]
+        # a part of a model is run once; an arena grows in powers of two and keeps what it has
+        options.enable_cpu_mem_arena = not self.model.is_edited
         level = "ORT_ENABLE_ALL" if self.optimisation == "all" else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
         if profile_prefix:
@@ -191,7 +198,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             raise EngineError(
                 self.model.called,
-                f"ONNX Runtime {self._ort.__version__} cannot load it: {str(error).splitlines()[0]}",
+                f"ONNX Runtime {self._ort.__version__} cannot load it: {_first_line(error)}",
                 "Check the model with onnx.checker, and its opset against this ONNX Runtime.",
             ) from error
         used = session.get_providers()
@@ -239,14 +246,35 @@ class OnnxRuntimeEngine(Engine):
     def _device(self) -> DeviceInfo | None:
         return find_cpu() if self.provider.startswith("CPU") else find_gpu(self.device_index)
 
-    def _optimised_nodes(self) -> _OptimisedGraph:
-        import onnx
+    @contextmanager
+    def taps(self, feed: Feed) -> Iterator[Taps]:
+        """What exists between the nodes of the optimised graph, read from that very graph."""
+        from pytest_trtgray.engines.onnxruntime_taps import taps_of
 
         with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
-            path = Path(folder) / "optimised.onnx"
-            with native_stderr():
-                self._open(optimised_path=path)
-            graph = onnx.load(str(path), load_external_data=False).graph
+            yield taps_of(self, self.checked(feed), Path(folder))
+
+    def output_dtypes(self) -> dict[str, str]:
+        """What ONNX Runtime says of the outputs' types; outputs that are no tensors are left out."""
+        kinds = {output.name: _ORT_TENSOR.fullmatch(output.type) for output in self._session.get_outputs()}
+        return {name: _ORT_FLOATS.get(kind[1], kind[1]) for name, kind in kinds.items() if kind}
+
+    def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
+        """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""
+        original = [GraphNode(n.name, n.op_type, n.inputs, n.outputs) for n in self.model.nodes]
+        graph = [GraphNode(n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in nodes]
+        return trace_origins(original, graph, self.model.initializers)
+
+    def save_optimised(self, folder: Path) -> OnnxModel:
+        """The graph that this engine runs, with its larger weights beside it in ``folder``."""
+        path = folder / "optimised.onnx"
+        with native_stderr():
+            self._open(optimised_path=path)
+        return OnnxModel(path, original=self.model.original, made="optimised by ONNX Runtime")
+
+    def _optimised_nodes(self) -> _OptimisedGraph:
+        with tempfile.TemporaryDirectory(prefix="trtgray-") as folder:
+            graph = self.save_optimised(Path(folder)).proto.graph
         return _OptimisedGraph(
             tuple(graph.node), {tensor.name: dtype_name(tensor.data_type) for tensor in graph.initializer}
         )
@@ -374,6 +402,10 @@ def stable_names(names: Sequence[str]) -> list[str]:
         counts[plain] = counts.get(plain, 0) + 1
         stable.append(plain if counts[plain] == 1 else f"{plain} #{counts[plain]}")
     return stable
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def require_provider(provider: Provider) -> None:

@@ -13,8 +13,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+NCHWC_DOMAIN = "com.microsoft.nchwc"
+"""Of operators that work on blocks of channels."""
+REORDER_OUTPUT = "ReorderOutput"
+"""Brings such blocks back into order."""
 _NCHWC = "_nchwc"
-_LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput"})
+_LAYOUT_OPS = frozenset({"ReorderInput", REORDER_OUTPUT})
 # On the CPU, FP16 models get casts around what has no FP16 kernel; the FP32 tensor is the same tensor.
 _CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
 # Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
@@ -30,6 +34,11 @@ class GraphNode:
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def plain_name(tensor: str) -> str:
+    """A tensor of the original graph by its name in the optimised one: without the cast that was put around it."""
+    return _CAST.sub("", tensor)
 
 
 def trace_origins(
@@ -73,7 +82,7 @@ def _anchors(node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mappin
     """Original nodes that an optimised node certainly computes."""
     if node.op_type in _LAYOUT_OPS or (node.op_type == "Cast" and _CAST.match(node.name)):
         return []
-    found = [producer[tensor] for output in node.outputs if (tensor := _CAST.sub("", output)) in producer]
+    found = [producer[tensor] for output in node.outputs if (tensor := plain_name(output)) in producer]
     name = _CAST.sub("", node.name)
     while not found:
         # r2_nchwc is named after a tensor, conv1_token_3 after a node
@@ -95,7 +104,7 @@ def _walk_back(
     folded: set[str],
 ) -> None:
     """Give ``node`` everything before ``start`` up to the tensors that it reads."""
-    boundary = {tensor for name in node.inputs if (tensor := _CAST.sub("", name)) in producer}
+    boundary = {tensor for name in node.inputs if (tensor := plain_name(name)) in producer}
     # The tensors between layout-changed nodes have new names; such a node computes one operator of its own
     # type (with what follows fused into it), and the walk ends there.
     last = node.op_type if node.name.endswith(_NCHWC) else ""

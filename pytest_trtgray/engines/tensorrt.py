@@ -13,7 +13,7 @@ import functools
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes, requested
 from pytest_trtgray.engines.scopes import with_scoped_names
+from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
 from pytest_trtgray.logs.buffer import RecordBuffer
@@ -164,6 +165,11 @@ class TensorRTEngine(Engine):
             del context
 
     @property
+    def rebuild_s(self) -> float:
+        """What the build took; unknown of an engine file."""
+        return float(self._facts.get("build_s", "inf"))
+
+    @property
     def timing_method(self) -> Mapping[str, str]:
         """TensorRT's profiler for layers; CUDA events around the execution alone for the engine."""
         method = {"layers": "tensorrt-profiler", "engine": "cuda-events", "transfers": "no", "cuda_graph": "no"}
@@ -191,14 +197,57 @@ class TensorRTEngine(Engine):
             finally:
                 execution.close()
 
-    def close(self) -> None:
-        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+    @contextmanager
+    def taps(self, feed: Feed) -> Iterator[Taps]:
+        """A second build of the model that shows what no fusion takes away; before 10.12, what is made an output."""
+        from pytest_trtgray.engines.tensorrt_taps import open_taps
+
+        with open_taps(self, self.checked(feed)) as taps:
+            yield taps
+
+    def run_watched(
+        self, feed: Mapping[str, Any], wanted: Collection[str]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Infer once in a context that shows its debug tensors.
+
+        Args:
+            feed: checked.
+            wanted: names of the debug tensors to keep.
+
+        Returns:
+            the debug tensors that showed, and the outputs.
+
+        Raises:
+            EngineError: TensorRT refuses the listener, or a tensor could not be copied.
+        """
+        from pytest_trtgray.engines.tensorrt_taps import debug_listener
+
+        self.require_runnable()
+        listener = debug_listener(quiet_import(self.flavour), wanted, self._device_index)
+        with SINK.collect("run") as records, self._explained(records):
+            execution = self._new_execution(None, DEFAULT_TIMING)
+            try:
+                execution.bind(feed, self.profile_of(feed))
+                execution.watched(listener)
+                outputs = execution.fetch()
+            finally:
+                execution.close()
+        if listener.failures:
+            raise EngineError(self.info.name, f"a debug tensor could not be read: {listener.failures[0]}")
+        return listener.shown, outputs
+
+    def renew(self) -> None:
+        """Start over in a fresh execution context; compiled kernels are kept."""
         if self._execution is not None:
             self._execution.close()
+            self._execution = None
+
+    def close(self) -> None:
+        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+        self.renew()
         if self._kernels is not None:
             self._kernels.save()
         # what was made last goes first
-        self._execution = None
         self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
@@ -256,9 +305,8 @@ class TensorRTEngine(Engine):
 
     def _make_way(self) -> None:
         """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
-        if self._execution is not None and not shares_profiles(self.flavour):
-            self._execution.close()
-            self._execution = None
+        if not shares_profiles(self.flavour):
+            self.renew()
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:

@@ -6,6 +6,7 @@ only where a report asks for them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pytest_trtgray.timing.grouping import module_of
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
+    from pytest_trtgray.accuracy.localise import Localisation
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
+"""Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
@@ -109,6 +113,21 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
+def localisation_details(found: Localisation) -> dict[str, Any]:
+    """The error of every tensor that could be compared, along the depth, and how the values were taken."""
+    rows = [{**vars(error), "nodes": list(error.nodes), "sources": list(error.sources)} for error in found.tensors]
+    return {
+        "tensors": rows,
+        "first": found.first.tensor if found.first else None,
+        "culprit": found.culprit.tensor if found.culprit else None,
+        "cause": found.cause,
+        "how": found.how,
+        "fusions": found.fusions,
+        "reproduced": found.reproduced,
+        "complete": found.complete,
+    }
+
+
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
     """One row a unit of the verdict: a layer, or layers that are fused differently than in the baseline."""
     timed = dict(zip(profile.run.layers, profile.layers, strict=True))
@@ -152,17 +171,31 @@ def _judgement_row(judgement: Judgement) -> dict[str, Any]:
 
 
 def _output_row(output: OutputComparison) -> Mapping[str, Any]:
+    metrics = output.metrics
     return {
         "name": output.name,
         "elements": output.elements,
         "wrong": output.wrong,
         "non_finite": output.nan,
-        "max_abs": output.max_abs,
-        "rms_wanted": output.rms_wanted,
-        "relative_l2": output.relative_l2,
         "tolerance": str(output.tolerance),
+        "max_abs": None,
+        "rms_wanted": None,
+        "relative_l2": None,
+        **(metrics.to_dict() if metrics else {}),
+        "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
+        "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
         "worst": [
-            {"index": list(worst.index), "got": worst.got, "wanted": worst.wanted, "allowed": worst.allowed}
+            {
+                "index": list(worst.index),
+                "got": _value(worst.got),
+                "wanted": _value(worst.wanted),
+                "allowed": worst.allowed,
+            }
             for worst in output.worst
         ],
     }
+
+
+def _value(number: float) -> float | str:
+    """A value as it is; JSON has no NaN and no infinities."""
+    return number if math.isfinite(number) else repr(number)
