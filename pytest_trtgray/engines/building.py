@@ -258,11 +258,6 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interr
         builder, parsed, parser = _parse(backend, model, request.flavour, typed)
     if interrupt.is_pending:
         raise _BuildStopped("interrupted")
-    with SINK.phase("parse"):
-        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
-    builder, parsed = network[0], network[1]
-    if parsed.num_layers == 0:
-        raise backend.error("the parser found no layers")
     if request.debug_tensors and hasattr(parsed, "mark_unfused_tensors_as_debug_tensors"):
         parsed.mark_unfused_tensors_as_debug_tensors()
     options: dict[str, Any] = {
@@ -292,7 +287,7 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     builder, network = backend.trt.create_network(strongly_typed=typed)
     trt.init_libnvinfer_plugins(logger_of(flavour), "")
     parser = trt.OnnxParser(network, logger_of(flavour))
-    if model.is_renamed:
+    if model.is_renamed or model.is_edited:
         is_parsed = parser.parse(model.proto.SerializeToString(), str(model.path))
     else:
         is_parsed = parser.parse_from_file(str(model.path))
