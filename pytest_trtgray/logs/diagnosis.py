@@ -478,7 +478,8 @@ def _is_standard(operator: str) -> bool:
     """Whether ONNX itself defines an operator; plugins and other domains have those that it does not."""
     import onnx
 
-    return bool(operator) and bool(onnx.defs.has(operator))
+    # a name that is no UTF-8 cannot be given to C++
+    return operator.isascii() and bool(operator) and bool(onnx.defs.has(operator))
 
 
 # -- what comes out
