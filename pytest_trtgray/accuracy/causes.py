@@ -93,7 +93,10 @@ def why_wrong(trace: Trace, measured: Measured, dtypes: Iterable[str], graph: Re
         remedy = "Give the FP32 model that the engine's model was made from."
         return Cause("is not in the reference", added[0], remedy)
     limits = _limits([measured.dtype, *dtypes])
-    if limits.name in _HALF and (found := _out_of_range(segment, trace.magnitudes(measured.name), limits, _KEEP)):
+    magnitudes = trace.magnitudes(measured.name) if limits.name in _HALF else {}
+    if all(math.isfinite(each.largest) for each in magnitudes.values() if each.node is None) and (
+        found := _out_of_range(segment, magnitudes, limits, _KEEP)
+    ):
         return found
     for node in segment.nodes:
         for name in node.inputs if node.op_type not in (QUANTISE, DEQUANTISE) else node.inputs[:1]:

@@ -46,7 +46,7 @@ _NEARLY_ALL = 0.95
 GARBLED = 0.3
 """A node that reads values of this relative error may do something else with them than it is meant to."""
 _TRIED = 4
-"""Nodes whose shares are measured, those that made the largest errors; each takes two inferences of the reference."""
+"""Nodes that made the largest errors, whose shares are measured; each takes two inferences of the reference."""
 _SHOWN_DEPTHS = 8
 _SAME_OUTPUT = 0.1
 """The engine that shows its values may differ from the one under test by this part of the error."""
@@ -69,6 +69,7 @@ class TensorError:
         max_abs: largest absolute difference.
         non_finite: elements that are NaN or infinite in one of the two only.
         reference_non_finite: elements that are NaN or infinite in the reference.
+        is_origin_of_infinity: whether it has NaN or infinities and ``sources`` have none.
         is_wrong: whether an element is over the tolerance.
         reaches_output: whether there is a path of wrong tensors from here to an output.
         share: part of the outputs' error that comes from what ``nodes`` did wrong here: near 1 for a single fault.
@@ -86,6 +87,7 @@ class TensorError:
     max_abs: float
     non_finite: int
     reference_non_finite: int
+    is_origin_of_infinity: bool
     is_wrong: bool
     reaches_output: bool
     share: float | None = None
@@ -249,10 +251,10 @@ class _Search:
                 break
         complete = len(self._measured) == len(self._trace.names)
         reaching = self._reaching(lambda measured: measured.is_wrong)
+        broken = self._reaching(lambda measured: measured.non_finite > 0)
         undefined = self._reaching(lambda measured: measured.reference_non_finite > 0)
         first = next((name for name in self._measured if name in reaching), None)
-        culprit = next((name for name in self._measured if name in reaching and self._measured[name].non_finite), None)
-        culprit = next((name for name in self._measured if name in undefined), culprit)
+        culprit = next((name for name in self._measured if name in (undefined or broken)), None)
         if culprit is None and complete and reaching:
             culprit = self._main_maker()
         cause = self._cause(culprit) if culprit else Cause()
@@ -287,7 +289,7 @@ class _Search:
 
     def _main_maker(self) -> str | None:
         """The tensor whose nodes made most of the outputs' error, if there is one."""
-        for name in sorted(self._measured, key=self._weight, reverse=True)[:_TRIED]:
+        for name in self._suspects():
             share = self._share(name)
             if share is not None:
                 self._shares[name] = share
@@ -304,6 +306,18 @@ class _Search:
         while len(makers) > 1 and self._before(makers[-1]) > GARBLED:
             makers.pop()
         return max(makers, key=self._shares.__getitem__, default=None)
+
+    def _suspects(self) -> list[str]:
+        """Where the first infinities are made, which may be harmless, and the largest errors."""
+        origins = [name for name in self._measured if self._is_origin_of_infinity(name)]
+        largest = sorted(self._measured, key=self._weight, reverse=True)
+        return list(dict.fromkeys((*origins[: _TRIED // 2], *largest[:_TRIED])))
+
+    def _is_origin_of_infinity(self, name: str) -> bool:
+        """Whether a tensor has NaN or infinities and what it is made from has none."""
+        sources = [self._measured[source] for source in self._trace.segments[name].sources if source in self._measured]
+        first, *others = (each.non_finite or each.reference_non_finite for each in (self._measured[name], *sources))
+        return bool(first) and not any(others)
 
     def _before(self, name: str) -> float:
         """The largest error in what a tensor is made from."""
@@ -322,10 +336,10 @@ class _Search:
     def _share(self, name: str) -> float | None:
         """What one tensor's error does to the exact outputs, along their real error: 1 if it is all of it."""
         tensor = self._graph.tensor_of[name]
-        error = self._trace.error_made(name)
-        if not np.isfinite(error).all():
-            return None
-        given = {tensor: self._graph.compute([tensor], self._feed)[tensor] + error}
+        got, made = self._trace.made_of(name)
+        wanted = self._graph.compute([tensor], self._feed)[tensor]
+        with np.errstate(invalid="ignore", over="ignore"):
+            given = {tensor: np.where(np.isfinite(got - made), wanted + (got - made), got)}
         disturbed = {**self._graph.compute(self._ends.values(), self._feed, given, [tensor]), **given}
         along = square = 0.0
         for end, at in self._ends.items():
@@ -342,7 +356,7 @@ class _Search:
         measured, segment, model = self._measured[name], self._trace.segments[name], self._graph.tested
         made = [output for node in segment.nodes for output in node.outputs if output in model.tensors]
         dtypes = [model.tensors[output].dtype for output in made]
-        if measured.non_finite or measured.reference_non_finite:
+        if self._is_origin_of_infinity(name):
             return why_not_finite(self._trace, measured, dtypes)
         cause = why_wrong(self._trace, measured, dtypes, self._graph)
         return cause if cause.what else Cause(self._how_computed(segment))
@@ -387,6 +401,7 @@ class _Search:
             max_abs=measured.max_abs,
             non_finite=measured.non_finite,
             reference_non_finite=measured.reference_non_finite,
+            is_origin_of_infinity=self._is_origin_of_infinity(name),
             is_wrong=measured.is_wrong,
             reaches_output=reaches_output,
             share=self._shares.get(name),
@@ -405,10 +420,10 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
     if culprit is None:
         return _spread(found)
     lines = []
-    if culprit.reference_non_finite:
+    if culprit.is_origin_of_infinity and culprit.reference_non_finite:
         rule = "accuracy.reference-non-finite"
         lines.append(f"the FP32 reference is not finite either: {culprit} {cause.what}")
-    elif culprit.non_finite:
+    elif culprit.is_origin_of_infinity:
         rule = "accuracy.first-non-finite"
         lines.append(f"{culprit} {cause.what}")
         lines.append(f"{culprit.non_finite} of {culprit.elements} elements of {culprit.tensor!r} are NaN or infinite")
@@ -424,7 +439,7 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
             lines.append(f"it {cause.what}")
     if found.first and found.tensors.index(found.first) < found.tensors.index(culprit):
         lines.append(
-            f"the first tensor over the tolerance is {found.first.tensor!r}, with {found.first.relative_l2:.2g}"
+            f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}"
         )
     lines.append(_profile(found.tensors))
     remedy = (
@@ -439,6 +454,10 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
         "non_finite": culprit.non_finite,
     }
     return Finding("error", culprit.node, "\n".join(lines), rule, evidence, remedy)
+
+
+def _size(error: TensorError) -> str:
+    return "which is not finite" if error.non_finite else f"with an error of {error.relative_l2:.2g}"
 
 
 def _before(found: Localisation, error: TensorError) -> str:
@@ -461,7 +480,7 @@ def _spread(found: Localisation) -> Finding:
         lines.append(f"the largest shares: {shares}")
     if found.first:
         lines.append(
-            f"the first tensor over the tolerance is {found.first.tensor!r}, with {found.first.relative_l2:.2g}"
+            f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}"
         )
     if found.tensors:
         lines.append(_profile(found.tensors))

@@ -200,14 +200,12 @@ class Trace:
             values[name] = shown.arranged(array)
         return values
 
-    def error_made(self, name: str) -> NDArray[Any]:
-        """The difference that a tensor's segment made, element by element."""
+    def made_of(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A tensor of the engine, and what the reference makes of the engine's values before it."""
         got = self.values({name, *self._sources([name])})
         tensor = self._shown[name].tensor
         made = self._graph.compute([tensor], self.reference_feed, self._given(got), self._cut)[tensor]
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference: NDArray[Any] = got[name].astype(made.dtype) - made
-        return difference
+        return got[name].astype(made.dtype), made
 
     def magnitudes(self, name: str) -> dict[str, Magnitude]:
         """How large tensors get in a segment if the reference computes it from the engine's values before it.

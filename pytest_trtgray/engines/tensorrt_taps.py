@@ -189,7 +189,7 @@ def compared_layers(engine: Engine, other: Engine) -> str:
 def debug_listener(trt: Any, wanted: Collection[str], device_index: int) -> Any:
     """A debug listener of ``trt`` that copies floating-point tensors to the host; its callback never raises.
 
-    Its ``shown`` are the values by name, its ``failures`` what went wrong.
+    Its ``shown`` are the values by name, ``seen`` the names of all that showed, ``failures`` what went wrong.
     """
     from pytest_trtgray.engines.cuda import to_host
     from pytest_trtgray.engines.layer_listing import datatype
@@ -198,11 +198,13 @@ def debug_listener(trt: Any, wanted: Collection[str], device_index: int) -> Any:
         def __init__(self) -> None:
             trt.IDebugListener.__init__(self)  # api: IDebugListener
             self.shown: dict[str, NDArray[Any]] = {}
+            self.seen: list[str] = []
             self.failures: list[str] = []
 
         def process_debug_tensor(self, addr: Any, location: Any, type: Any, shape: Any, name: str, stream: Any) -> bool:
             # an exception here would be printed and forgotten
             try:
+                self.seen.append(name)
                 dtype = datatype(type.name)
                 if name in wanted and dtype in FLOATS:
                     sizes = tuple(int(size) for size in shape)

@@ -45,6 +45,7 @@ INI: dict[str, Any] = {
     "trt_iterations": 0,
     "trt_rtol": None,
     "trt_atol": None,
+    "trt_localise": 30.0,
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
     "trt_advice": True,
@@ -217,6 +218,7 @@ class TestValues:
             ("trt_rtol", -1.0, "not below 0"),
             ("trt_atol", float("inf"), "finite"),
             ("trt_rtol", float("nan"), "finite"),
+            ("trt_localise", -1.0, "not below 0"),
             ("trt_identity", ["device", "colour"], "unknown ['colour']"),
         ],
     )
@@ -241,12 +243,14 @@ class TestValues:
                 "trt_iterations": 50,
                 "trt_identity": ["sm", "runtime"],
                 "trt_on_missing": "record",
+                "trt_localise": 0.0,
             },
         )
 
         assert (settings.device, settings.timing, settings.on_missing) == (2, "report", "record")
         assert (settings.rtol, settings.atol, settings.iterations) == (0.0, 1e-3, 50)
         assert settings.identity == ("sm", "runtime")
+        assert settings.localise_s == 0
 
 
 class TestActive:
