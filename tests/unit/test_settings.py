@@ -49,7 +49,6 @@ INI: dict[str, Any] = {
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
     "trt_advice": True,
-    "trt_localise": 30.0,
     "trt_identity": [],
     "trt_redact": [],
     "trt_rules": [],
