@@ -20,6 +20,7 @@ from pytest_trtgray.errors import TrtGrayError
 if TYPE_CHECKING:
     from pytest_trtgray.feeds import Feed
     from pytest_trtgray.findings import Finding
+    from pytest_trtgray.logs.redaction import Redactor
     from pytest_trtgray.structure.snapshot import Snapshot
 
 OK, DIFFERENT, USAGE = 0, 1, 2
@@ -48,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine has, what does not go together, and the way out")
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
-    doctor.add_argument("--no-redaction", action="store_true", help="leave user names, folders and hosts as they are")
     doctor.set_defaults(action=_doctor)
 
     layers = commands.add_parser(
@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
     how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
     log.set_defaults(action=_log)
+    for command in (doctor, log):
+        command.add_argument(
+            "--no-redaction", action="store_true", help="leave user names, folders, hosts, addresses and secrets"
+        )
     scales = commands.add_parser("quantisation", help="what the scales of a Q/DQ model do to real values")
     scales.add_argument("--calibration", nargs="+", default=[], metavar="NPZ", help="inputs the scales were taken from")
     scales.add_argument("--reference", metavar="ONNX", help="the FP32 model that was quantised")
@@ -152,11 +156,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.doctor.incompatibilities import findings_of
     from pytest_trtgray.doctor.rendering import lines_of
     from pytest_trtgray.findings import errors
-    from pytest_trtgray.logs import redaction
 
     facts = examine()
     findings = findings_of(facts)
-    redact = redaction.Redactor(enabled=False) if arguments.no_redaction else redaction.current()
+    redact = _redactor(arguments)
     if arguments.json:
         data = {"format": "trtgray-doctor", "schema": 1, "facts": facts.to_dict()}
         data["findings"] = [finding.to_dict() for finding in findings]
@@ -212,12 +215,12 @@ def _print_json(data: Any) -> None:
 def _log(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.reporting.log_file import LogReport
 
-    code, reports = OK, []
+    code, reports, redact = OK, [], _redactor(arguments)
     for name in arguments.files:
         path = Path(name)
         try:
             if arguments.jsonl:
-                _print_messages(path)
+                _print_messages(path, redact)
                 continue
             report = LogReport.of(path)
         except TrtGrayError as error:
@@ -227,18 +230,24 @@ def _log(arguments: argparse.Namespace) -> int:
         code = max(code, DIFFERENT) if report.has_errors else code
         reports.append(report)
     if arguments.json and reports:
-        data = [report.to_dict() for report in reports]
+        data = [redact.data(report.to_dict()) for report in reports]
         print(json.dumps(data if len(arguments.files) > 1 else data[0], indent=2, default=str))
     elif reports:
-        print("\n\n".join(report.to_text() for report in reports))
+        print("\n\n".join(redact(report.to_text()) for report in reports))
     return code
 
 
-def _print_messages(path: Path) -> None:
+def _redactor(arguments: argparse.Namespace) -> Redactor:
+    from pytest_trtgray.logs import redaction
+
+    return redaction.Redactor(enabled=False) if arguments.no_redaction else redaction.current()
+
+
+def _print_messages(path: Path, redact: Redactor) -> None:
     from pytest_trtgray.logs.reader import read_records
     from pytest_trtgray.logs.storage import json_lines
 
-    for line in json_lines(read_records(path), file=str(path)):
+    for line in json_lines(map(redact.record, read_records(path)), file=str(path)):
         sys.stdout.write(line.decode("ascii"))
 
 

@@ -287,7 +287,7 @@ def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool
     builder, network = backend.trt.create_network(strongly_typed=typed)
     trt.init_libnvinfer_plugins(logger_of(flavour), "")
     parser = trt.OnnxParser(network, logger_of(flavour))
-    if model.is_renamed:
+    if model.is_renamed or model.is_edited:
         is_parsed = parser.parse(model.proto.SerializeToString(), str(model.path))
     else:
         is_parsed = parser.parse_from_file(str(model.path))

@@ -94,7 +94,7 @@ _PEOPLE: tuple[_Rule, ...] = (
     ("/home/", re.compile(r"(/home/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
     ("/users/", re.compile(r"(/Users/)[^/\s:\"'`,;()\[\]]+"), rf"\1{USER}"),
     ("users", re.compile(r"(\b[A-Za-z]:[\\/]+Users[\\/]+)[^\\/\n\"']+(?=[\\/])"), rf"\1{USER}"),
-    ("pytest-of-", re.compile(r"(pytest-of-)[^/\s\"']+"), rf"\1{USER}"),
+    ("pytest-of-", re.compile(r"(pytest-of-)(?!(?:root|runner|ubuntu)\b)[^/\s\"']+"), rf"\1{USER}"),
 )
 _SUFFIXES = r"local|localdomain|internal|corp|lan|intra|intranet|home\.arpa"
 _MACHINES: tuple[_Rule, ...] = (

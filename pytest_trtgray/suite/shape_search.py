@@ -49,8 +49,12 @@ class _Wrong:
 class _Held:
     """Answers of the reference that are there already."""
 
-    def __init__(self, answers: Mapping[str, Any]) -> None:
+    def __init__(self, answers: Mapping[str, Any], reference: object) -> None:
         self._answers = answers
+        self._reference = reference
+
+    def __repr__(self) -> str:
+        return repr(self._reference)
 
     def run(self, feed: Any) -> Mapping[str, Any]:
         return self._answers
@@ -260,7 +264,9 @@ class ShapeSearch:
 
     def _compared(self, feed: Feed, wanted: Mapping[str, Any]) -> _Wrong | None:
         try:
-            comparison = compare_on(feed, self._engine, _Held(wanted), rtol=self._rtol, atol=self._atol)
+            comparison = compare_on(
+                feed, self._engine, _Held(wanted, self._reference), rtol=self._rtol, atol=self._atol
+            )
         except NotRunnableError:
             raise
         except EngineError as error:

@@ -428,6 +428,21 @@ class TestDoctor:
         assert "alice" in run(capsys, "doctor", "--no-redaction", *options)[1]
 
 
+class TestRedaction:
+    @pytest.mark.parametrize("options", [(), ("--json",), ("--jsonl",)])
+    def test_of_what_a_log_says(self, tmp_path: Path, capsys: Captured, options: tuple[str, ...]) -> None:
+        (tmp_path / "x.log").write_text(
+            "[02/02/2025-10:00:00] [TRT] [I] Input filename:   /home/alice/net.onnx\n"
+            "[02/02/2025-10:00:00] [TRT] [E] cannot read /home/alice/secret with token=abcdefgh12345678\n"
+        )
+        shown = run(capsys, "log", "x.log", *options)[1]
+
+        assert "/home/user/" in shown
+        assert "alice" not in shown
+        assert "abcdefgh" not in shown
+        assert "alice" in run(capsys, "log", "x.log", "--no-redaction", *options)[1]
+
+
 class TestUsage:
     @pytest.mark.parametrize("arguments", [[], ["unknown"], ["layers"], ["diff", "one"], ["baseline"]])
     def test_what_cannot_be_parsed(self, capsys: Captured, arguments: list[str]) -> None:
