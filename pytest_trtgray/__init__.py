@@ -9,20 +9,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.compare import Comparison, compare
+    from pytest_trtgray.accuracy.calibrations import Calibrations, compare_calibrations
+    from pytest_trtgray.accuracy.compare import Comparison, compare, compare_many
+    from pytest_trtgray.accuracy.fp16 import Fp16Ranges, fp16_ranges
     from pytest_trtgray.accuracy.localise import Localisation, localise
+    from pytest_trtgray.accuracy.metamorphic import (
+        check_batch_consistency,
+        check_determinism,
+        check_padding,
+        check_relations,
+        check_row_permutation,
+    )
+    from pytest_trtgray.accuracy.noise import noise_floor
+    from pytest_trtgray.accuracy.quantisation import Quantisation, inspect_quantisation
+    from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.asserting import assert_outputs_close
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo, Layer
     from pytest_trtgray.feeds import Feed, make_feed
     from pytest_trtgray.findings import Finding
-    from pytest_trtgray.fuzz import profile_feeds, profile_shapes
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
+    from pytest_trtgray.fuzz import outside_profile_shapes, profile_feeds, profile_shapes
+    from pytest_trtgray.instruments import (
+        Comparer,
+        EngineFactory,
+        LogReader,
+        Metamorphic,
+        Profiler,
+        QuantisationInspector,
+        ShadowFactory,
+        StructureOf,
+    )
     from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.shape_switches import ShapeSwitches
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Calibrations": "accuracy.calibrations",
     "Comparer": "instruments",
     "Comparison": "accuracy.compare",
     "DeviceInfo": "engines.model",
@@ -30,21 +53,40 @@ _HOMES = {
     "EngineFactory": "instruments",
     "Feed": "feeds",
     "Finding": "findings",
+    "Fp16Ranges": "accuracy.fp16",
     "Layer": "engines.model",
     "Localisation": "accuracy.localise",
     "Log": "logs.log",
+    "LogReader": "instruments",
+    "Metamorphic": "instruments",
     "Profiler": "instruments",
+    "Quantisation": "accuracy.quantisation",
+    "QuantisationInspector": "instruments",
     "ShadowFactory": "instruments",
     "StructureOf": "instruments",
+    "Tolerance": "accuracy.tolerance",
     "assert_outputs_close": "asserting",
+    "check_batch_consistency": "accuracy.metamorphic",
+    "check_determinism": "accuracy.metamorphic",
+    "check_padding": "accuracy.metamorphic",
+    "check_relations": "accuracy.metamorphic",
+    "check_row_permutation": "accuracy.metamorphic",
     "compare": "accuracy.compare",
+    "compare_calibrations": "accuracy.calibrations",
+    "fp16_ranges": "accuracy.fp16",
+    "inspect_quantisation": "accuracy.quantisation",
     "localise": "accuracy.localise",
+    "compare_many": "accuracy.compare",
     "make_feed": "feeds",
+    "noise_floor": "accuracy.noise",
+    "ShapeSwitches": "shape_switches",
+    "outside_profile_shapes": "fuzz",
     "profile_feeds": "fuzz",
     "profile_shapes": "fuzz",
 }
 
 __all__ = [
+    "Calibrations",
     "Comparer",
     "Comparison",
     "DeviceInfo",
@@ -52,17 +94,35 @@ __all__ = [
     "EngineFactory",
     "Feed",
     "Finding",
+    "Fp16Ranges",
     "Layer",
     "Localisation",
     "Log",
+    "LogReader",
+    "Metamorphic",
     "Profiler",
+    "Quantisation",
+    "QuantisationInspector",
     "ShadowFactory",
+    "ShapeSwitches",
     "StructureOf",
+    "Tolerance",
     "__version__",
     "assert_outputs_close",
+    "check_batch_consistency",
+    "check_determinism",
+    "check_padding",
+    "check_relations",
+    "check_row_permutation",
     "compare",
+    "compare_calibrations",
+    "compare_many",
+    "fp16_ranges",
+    "inspect_quantisation",
     "localise",
     "make_feed",
+    "noise_floor",
+    "outside_profile_shapes",
     "profile_feeds",
     "profile_shapes",
 ]

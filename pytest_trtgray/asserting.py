@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_trtgray.accuracy.compare import Arrays, PerOutput, compare
+from pytest_trtgray.accuracy.tolerance import Tolerance
 
 
 def assert_outputs_close(
@@ -11,8 +12,11 @@ def assert_outputs_close(
     *,
     rtol: float | None = None,
     atol: float | None = None,
+    tolerance: Tolerance | None = None,
     per_output: PerOutput | None = None,
     equal_nan: bool = False,
+    precision: str = "",
+    reference_name: str = "",
 ) -> None:
     """Assert that named arrays agree: ``|got - wanted| <= atol + rtol * |wanted|`` for every element.
 
@@ -22,10 +26,14 @@ def assert_outputs_close(
     Args:
         actual: outputs under test, by name.
         reference: what they should be, by the same names.
-        rtol: relative tolerance; without ``rtol`` and ``atol`` the default of the narrower dtype.
+        rtol: relative tolerance; without ``rtol``, ``atol`` and ``tolerance`` the default of ``precision``.
         atol: absolute tolerance.
-        per_output: tolerances of single outputs.
+        tolerance: instead of ``rtol`` and ``atol``.
+        per_output: tolerances of single outputs; :func:`~pytest_trtgray.accuracy.noise.noise_floor` measures them.
         equal_nan: accept NaN and infinities where both have the same.
+        precision: that was computed in, such as ``float16`` or ``tf32``; by default the coarsest dtype of the outputs,
+            which does not tell what an engine with FP32 outputs computes in.
+        reference_name: what the reference is, for the message.
 
     Raises:
         AssertionError: names the outputs and their worst elements.
@@ -37,10 +45,12 @@ def assert_outputs_close(
         reference,
         rtol=rtol,
         atol=atol,
+        tolerance=tolerance,
         per_output=per_output,
         equal_nan=equal_nan,
         dtypes=float_dtypes(actual, reference),
-        precision=narrowest(actual),
+        precision=precision or narrowest(actual),
+        reference_name=reference_name,
     ).check()
 
 

@@ -19,6 +19,7 @@ from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.reporting.details import structure_details, timing_details
 from pytest_trtgray.structure.diff import describe, diff
+from pytest_trtgray.structure.optimisation import advice_on_layers
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.anomalies import find_overhead_anomalies
 from pytest_trtgray.timing.first_calls import FirstCalls, FirstCallsBaseline
@@ -37,6 +38,8 @@ Parsed = TypeVar("Parsed")
 AGAINST = "against"
 FIRST_CALLS = "first-calls"
 STRUCTURE = "structure"
+MAX_ADVICE = 3
+"""Shown of what may be faster; ``profile.advice`` and ``trt_structure(engine).advice`` have all."""
 MAX_CHANGES = 3
 """Structural changes that an A/B shows beside its times."""
 MAX_ANOMALIES = 3
@@ -87,6 +90,7 @@ class BaselineCheck:
                 further=lambda kept: Baseline.from_dict(kept).with_run(profile.run).to_dict(),
                 summary=_milliseconds(profile.total_us),
                 disturbed=profile.run.disturbed,
+                findings=self._advice(profile),
                 details=lambda: timing_details(profile),
                 total_us=profile.total_us,
             )
@@ -106,7 +110,7 @@ class BaselineCheck:
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, baseline, oddities)
+        self._conclude_timing(profile, verdict, baseline, (*oddities, *self._advice(profile)))
         return verdict
 
     def against(self, contest: Contest) -> None:
@@ -200,14 +204,15 @@ class BaselineCheck:
         identity = self._session.identity(self._engine, STRUCTURE)
         stored = self._stored(identity, STRUCTURE)
         layers = f"{counted(len(snapshot.layers), 'layer')}, {snapshot.precision or 'precision unknown'}"
+        advice = _at_most(advice_on_layers(snapshot.layers, self._engine.info)) if self._settings.advice else ()
         if self._is_to_be_recorded(stored):
             self._session.propose(self._item, self._engine, identity, STRUCTURE, lambda _: snapshot.to_dict())
-            self._report(STRUCTURE, "recorded", layers, details=lambda: structure_details(snapshot))
-            return ()
+            self._report(STRUCTURE, "recorded", layers, advice, details=lambda: structure_details(snapshot))
+            return advice
         if stored is None:
             self._missing(STRUCTURE, identity)
         old = self._parsed(identity, Snapshot.from_dict, stored)
-        findings = compare_snapshots(old, snapshot)
+        findings = (*compare_snapshots(old, snapshot), *advice)
         changes = errors(findings)
         summary = f"{layers}; {counted(len(changes), 'change')}" if changes else f"{layers}, as the baseline"
         outcome = "changed" if changes else "pass"
@@ -228,6 +233,10 @@ class BaselineCheck:
     ) -> None:
         self._session.report(self._item, kind, self._engine, outcome, summary, findings, details=details, **numbers)
 
+    def _advice(self, profile: Profile) -> tuple[Finding, ...]:
+        """Where the time goes; nothing of times that must not be trusted."""
+        return _at_most(profile.advice) if self._settings.advice and not profile.run.disturbed else ()
+
     def _stored(self, identity: Mapping[str, str], key: str) -> Mapping[str, Any] | None:
         file = self._session.store.load(identity, self._item.nodeid)
         return file.entries.get(key) if file else None
@@ -245,6 +254,7 @@ class BaselineCheck:
         further: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         summary: str,
         disturbed: str,
+        findings: Sequence[Finding] = (),
         **numbers: Any,
     ) -> None:
         """Append a run to a baseline of runs, or start one with it; not on a disturbed machine.
@@ -257,6 +267,7 @@ class BaselineCheck:
             further: what is stored, with this run.
             summary: of the run.
             disturbed: why it must not be trusted.
+            findings: what is worth knowing of the run.
             numbers: for the JSON report.
         """
         if disturbed:
@@ -269,7 +280,7 @@ class BaselineCheck:
             return self._parsed(identity, further, stored)
 
         self._session.propose(self._item, self._engine, identity, key, change)
-        self._report(kind, "recorded", summary, **numbers)
+        self._report(kind, "recorded", summary, findings, **numbers)
 
     def _conclude_timing(
         self, profile: Profile, verdict: Verdict, baseline: Baseline, anomalies: tuple[Finding, ...]
@@ -413,6 +424,18 @@ def _structural_changes(contest: Contest) -> tuple[Finding, ...]:
         rest = f"{counted(len(found) - MAX_CHANGES + 1, 'more change')} of the structure: trtgray diff OLD NEW"
         found[MAX_CHANGES - 1 :] = [Finding("advice", "engine", rest, "structure.more")]
     return tuple(found)
+
+
+def _at_most(advice: Sequence[Finding]) -> tuple[Finding, ...]:
+    """At most :data:`MAX_ADVICE`, the last of which names the rest."""
+    if len(advice) <= MAX_ADVICE:
+        return tuple(advice)
+    rest = advice[MAX_ADVICE - 1 :]
+    rules = ", ".join(finding.rule.rpartition(".")[2] for finding in rest)
+    more = Finding(
+        "advice", "engine", f"{len(rest)} more that may be faster: {rules}", "advice.more", {"more": len(rest)}
+    )
+    return (*advice[: MAX_ADVICE - 1], more)
 
 
 def _summarised(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -1,24 +1,33 @@
-"""The command ``trtgray``: what a test sees, without a test."""
+"""The command ``trtgray``: what a test sees, without a test.
+
+Exit codes of every subcommand: 0 fine (``diff``: the same engine), 1 differences or damage found, 2 something could not
+be read or built.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.errors import TrtGrayError
 
+if TYPE_CHECKING:
+    from pytest_trtgray.feeds import Feed
+    from pytest_trtgray.findings import Finding
+    from pytest_trtgray.structure.snapshot import Snapshot
+
 OK, DIFFERENT, USAGE = 0, 1, 2
+_EXIT_CODES = "exit codes: 0 {fine}, 1 {different}, 2 something cannot be read or built (the reason is on stderr)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 fine, 1 differences found, 2 unusable input."""
+    """Run the command; returns the exit code: 0 fine, 1 differences or faults found, 2 unusable input."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # layer names need not be UTF-8
     parser = _parser()
@@ -37,19 +46,54 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trtgray", description="Look at TensorRT engines and baselines.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor = commands.add_parser("doctor", help="what this machine has, what does not go together, and the way out")
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.add_argument("--no-redaction", action="store_true", help="leave user names, folders and hosts as they are")
     doctor.set_defaults(action=_doctor)
 
-    layers = commands.add_parser("layers", help="the fused layers of an engine, model, or layer listing")
-    layers.add_argument("source", metavar="ENGINE|ONNX|JSON|LOG")
+    layers = commands.add_parser(
+        "layers",
+        help="the fused layers of an engine, model, or layer listing",
+        epilog=_EXIT_CODES.format(fine="listed", different="is not used"),
+    )
+    layers.add_argument("source", metavar="ENGINE|ONNX|JSON|LOG", help="a listing may be of TensorRT 8 to 11 or RTX")
     _add_build_options(layers)
     layers.set_defaults(action=_layers)
 
-    diff = commands.add_parser("diff", help="what changed between two engines, models, or listings")
-    diff.add_argument("old")
-    diff.add_argument("new")
+    diff = commands.add_parser(
+        "diff",
+        help="what changed between two engines, models, or listings",
+        description="Layers are matched by the ONNX nodes fused into them. Nodes, fusions, precisions, copies, inputs, "
+        "outputs and memory make another engine; tactics, formats and what has no ONNX node are advice.",
+        epilog=_EXIT_CODES.format(fine="the same engine (there may be advice)", different="another engine"),
+    )
+    diff.add_argument("old", metavar="OLD", help="engine, ONNX model, listing (JSON or log), or baseline")
+    diff.add_argument("new", metavar="NEW")
     _add_build_options(diff)
     diff.set_defaults(action=_diff)
+
+    log = commands.add_parser("log", help="what a log of TensorRT and what runs it says, and what is behind its errors")
+    log.add_argument("files", nargs="+", metavar="FILE", help="text of any producer, plain or gzipped")
+    how = log.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="events, diagnosis and findings; a list for several files")
+    how.add_argument("--jsonl", action="store_true", help="all messages with what they state, one a line")
+    log.set_defaults(action=_log)
+    scales = commands.add_parser("quantisation", help="what the scales of a Q/DQ model do to real values")
+    scales.add_argument("--calibration", nargs="+", default=[], metavar="NPZ", help="inputs the scales were taken from")
+    scales.add_argument("--reference", metavar="ONNX", help="the FP32 model that was quantised")
+    scales.set_defaults(action=_quantisation)
+    fp16 = commands.add_parser("fp16", help="which values of a model do not fit into FP16")
+    fp16.set_defaults(action=_fp16)
+    calibrations = commands.add_parser("calibrations", help="which calibration method suits an FP32 model")
+    calibrations.add_argument("--test", nargs="+", default=[], metavar="NPZ", help="inputs to measure with")
+    calibrations.add_argument("--precision", choices=("int8", "fp8"), default="int8")
+    calibrations.set_defaults(action=_calibrations)
+    for command in (scales, fp16, calibrations):
+        command.add_argument("model", metavar="ONNX")
+        needed = command is calibrations
+        command.add_argument("--feeds", nargs="+", default=[], metavar="NPZ", required=needed, help="real inputs")
+        command.add_argument("--limit", type=int, default=20, metavar="N", help="tensors to show. Default: 20")
+        command.add_argument("--cache-dir", default=".trtgray_cache", help="folder of derived models")
 
     baseline = commands.add_parser("baseline", help="list or show stored baselines")
     actions = baseline.add_subparsers(required=True, metavar="ACTION")
@@ -59,10 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     for command, action in ((listing, _baseline_list), (show, _baseline_show)):
         command.set_defaults(action=action)
     listing.add_argument("--dir", default="baselines", help="folder of baselines. Default: baselines")
+
+    report = commands.add_parser("report", help="an HTML report of what --trt-json has written")
+    report.add_argument("files", nargs="+", metavar="RUN.json", help="several are shown side by side")
+    report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
+    report.set_defaults(action=_report)
     return parser
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON to standard output")
+    parser.add_argument(
+        "--onnx", metavar="MODEL", help="the model behind engines and listings: module names, nodes without a layer"
+    )
     parser.add_argument(
         "--runtime",
         choices=("auto", "tensorrt", "tensorrt_rtx", "onnxruntime"),
@@ -76,54 +129,171 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unlisted", action="store_true", help="load engine files that are not listed")
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from importlib.metadata import PackageNotFoundError, version
+def _report(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.reporting.document import read_document
+    from pytest_trtgray.reporting.html import render
 
-    from pytest_trtgray.engines.device import find_cpu, find_gpu, no_gpu_reason
-
-    gpu, cpu = find_gpu(), find_cpu()
-    print(f"python        {platform.python_version()} on {platform.platform()}")
-    print(f"cpu           {cpu.name}, {cpu.details['cores']} cores")
-    print(f"gpu           {f'{gpu.name} ({gpu.sm})' if gpu else no_gpu_reason()}")
-    packages = {
-        "pytest-trtgray": "",
-        "onnxruntime": "runs models on the CPU: pip install 'pytest-trtgray[cpu]'",
-        "onnxruntime-gpu": "runs models on the GPU: pip install 'pytest-trtgray[gpu]'",
-        "tensorrt": "builds and runs engines on a GPU: pip install 'pytest-trtgray[tensorrt]'",
-        "tensorrt-rtx-cu13": "builds engines anywhere: pip install 'pytest-trtgray[rtx]'",
-        "polygraphy": "",
-        "pycuda": "times engines on a GPU: pip install 'pytest-trtgray[gpu]'",
-    }
-    for package, use in packages.items():
-        try:
-            print(f"{package:<18}{version(package)}")
-        except PackageNotFoundError:
-            print(f"{package:<18}not installed ({use})")
+    paths = [Path(name) for name in arguments.files]
+    target = Path(arguments.output)
+    html = render([read_document(path) for path in paths], [path.name for path in paths])
+    try:
+        write_atomically(target, html.encode("utf-8"))
+    except OSError as error:
+        raise TrtGrayError(
+            target, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
+        ) from error
+    print(target)
     return OK
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.doctor.checkup import examine
+    from pytest_trtgray.doctor.incompatibilities import findings_of
+    from pytest_trtgray.doctor.rendering import lines_of
+    from pytest_trtgray.findings import errors
+    from pytest_trtgray.logs import redaction
+
+    facts = examine()
+    findings = findings_of(facts)
+    redact = redaction.Redactor(enabled=False) if arguments.no_redaction else redaction.current()
+    if arguments.json:
+        data = {"format": "trtgray-doctor", "schema": 1, "facts": facts.to_dict()}
+        data["findings"] = [finding.to_dict() for finding in findings]
+        print(json.dumps(redact.data(data), indent=2))
+    else:
+        print("\n".join(map(redact, lines_of(facts, findings))))
+    return DIFFERENT if errors(findings) else OK
+
+
 def _layers(arguments: argparse.Namespace) -> int:
-    layers = _read(arguments.source, arguments)
-    width = max((len(layer.kind) for layer in layers), default=0)
-    for layer in layers:
-        print(f"{layer.kind:<{width}}  {layer.precision or '-':<9} {layer.title}")
-    print(f"{len(layers)} layers")
+    from pytest_trtgray.reporting.layers import layer_table, layers_json
+
+    snapshot = _read(arguments.source, arguments)
+    if arguments.json:
+        _print_json(layers_json(arguments.source, snapshot))
+        return OK
+    for line in layer_table(snapshot.layers):
+        print(line)
     return OK
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from pytest_trtgray.findings import listing
-    from pytest_trtgray.structure import diff
+    from pytest_trtgray.findings import errors, listing
+    from pytest_trtgray.structure.snapshot import compare_snapshots, diff_snapshots
 
-    found = diff(_read(arguments.old, arguments), _read(arguments.new, arguments))
-    matching = found.matching
-    print(
-        f"{len(matching.pairs)} layers alike, {len(matching.groups)} fused differently, "
-        f"{len(found.added_nodes)} ONNX nodes added, {len(found.removed_nodes)} removed"
+    old, new = _read(arguments.old, arguments), _read(arguments.new, arguments)
+    found, findings = diff_snapshots(old, new), compare_snapshots(old, new)
+    if arguments.json:
+        _print_json(
+            {
+                "format": "trtgray-diff",
+                "schema": 1,
+                "old": arguments.old,
+                "new": arguments.new,
+                "same": not errors(findings),
+                "summary": found.summary,
+                "findings": [finding.to_dict() for finding in findings],
+            }
+        )
+    else:
+        print(found.summary)
+        if findings:
+            print(listing(findings, limit=50))
+    return DIFFERENT if errors(findings) else OK
+
+
+def _print_json(data: Any) -> None:
+    from pytest_trtgray.files import dump_json
+
+    print(dump_json(data).decode(), end="")
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.reporting.log_file import LogReport
+
+    code, reports = OK, []
+    for name in arguments.files:
+        path = Path(name)
+        try:
+            if arguments.jsonl:
+                _print_messages(path)
+                continue
+            report = LogReport.of(path)
+        except TrtGrayError as error:
+            print(f"trtgray: {error.message}", file=sys.stderr)
+            code = USAGE
+            continue
+        code = max(code, DIFFERENT) if report.has_errors else code
+        reports.append(report)
+    if arguments.json:
+        data = [report.to_dict() for report in reports]
+        print(json.dumps(data if len(arguments.files) > 1 else next(iter(data), None), indent=2, default=str))
+    elif reports:
+        print("\n\n".join(report.to_text() for report in reports))
+    return code
+
+
+def _print_messages(path: Path) -> None:
+    from pytest_trtgray.logs.reader import read_records
+    from pytest_trtgray.logs.storage import json_lines
+
+    for line in json_lines(read_records(path), file=str(path)):
+        sys.stdout.write(line.decode("ascii"))
+
+
+def _quantisation(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+    from pytest_trtgray.reporting.tables import quantisation_table
+
+    found = inspect_quantisation(
+        arguments.model,
+        _feeds(arguments.feeds),
+        calibration=_feeds(arguments.calibration),
+        reference=arguments.reference,
+        cache_dir=Path(arguments.cache_dir),
     )
-    if found.findings:
-        print(listing(found.findings, limit=50))
-    return OK if found.ok else DIFFERENT
+    print(quantisation_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _fp16(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.fp16 import fp16_ranges
+    from pytest_trtgray.reporting.tables import fp16_table
+
+    found = fp16_ranges(arguments.model, _feeds(arguments.feeds), cache_dir=Path(arguments.cache_dir))
+    print(fp16_table(found, arguments.limit))
+    return _conclude(found.findings, found.ok)
+
+
+def _calibrations(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.accuracy.calibrations import compare_calibrations
+    from pytest_trtgray.reporting.tables import calibration_table
+
+    found = compare_calibrations(
+        arguments.model,
+        _feeds(arguments.feeds),
+        test_feeds=_feeds(arguments.test),
+        precision=arguments.precision,
+        cache_dir=Path(arguments.cache_dir),
+    )
+    print(calibration_table(found, arguments.limit))
+    print(f"take {found.reason}")
+    return _conclude(found.findings, ok=True)
+
+
+def _feeds(paths: Sequence[str]) -> list[Feed]:
+    from pytest_trtgray.feeds import load_feed
+
+    return [load_feed(Path(path)) for path in paths]
+
+
+def _conclude(findings: Sequence[Finding], ok: bool) -> int:
+    from pytest_trtgray.findings import listing
+
+    if findings:
+        print(listing(findings, limit=50))
+    return OK if ok else DIFFERENT
 
 
 def _baseline_list(arguments: argparse.Namespace) -> int:
@@ -186,17 +356,20 @@ def _recorded(context: Mapping[str, str]) -> str:
     return f"{context.get('time_utc', '')} {context.get('commit', '')}"
 
 
-def _read(source: str, arguments: argparse.Namespace) -> list[Layer]:
+def _read(source: str, arguments: argparse.Namespace) -> Snapshot:
     from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_engine
-    from pytest_trtgray.structure import read_layers
+    from pytest_trtgray.engines.onnx_model import open_model
+    from pytest_trtgray.structure.reading import read_snapshot
+    from pytest_trtgray.structure.snapshot import snapshot_of, with_model
 
-    path = Path(source)
+    path, onnx = Path(source), Path(arguments.onnx) if arguments.onnx else None
     if path.suffix.lower() != ".onnx" and not is_engine_file(path):
-        return read_layers(path)
+        found = read_snapshot(path)
+        return with_model(found, open_model(onnx)) if onnx else found
     if is_engine_file(path) and path.exists() and not arguments.allow_unlisted:
         _require_listed(path, Path(arguments.dir))
     options = LoadOptions(runtime=arguments.runtime, cache_dir=Path(arguments.cache_dir))
-    return list(load_engine(path, options).layers)
+    return snapshot_of(load_engine(path, options, onnx=onnx))
 
 
 def _require_listed(path: Path, folder: Path) -> None:

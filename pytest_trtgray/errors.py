@@ -41,6 +41,10 @@ class NotRunnableError(EngineError):
     """The engine exists, but this machine cannot execute it (no GPU, no driver, no runtime)."""
 
 
+class NotApplicableError(TrtGrayError):
+    """A check does not make sense for this engine or input; the test is skipped with the reason."""
+
+
 class ShapeError(EngineError):
     """A shape is missing, malformed, or outside the optimization profile."""
 
@@ -52,3 +56,7 @@ class BaselineError(TrtGrayError):
     def message(self) -> str:
         """The reason first: a test's summary line has no room for a path before it."""
         return "\n  ".join(part for part in (self.reason, self.thing, self.remedy) if part)
+
+
+class LogError(TrtGrayError):
+    """A log cannot be read."""

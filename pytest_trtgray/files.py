@@ -15,11 +15,17 @@ LOCK_TIMEOUT_S = 3600.0
 """A large engine builds for tens of minutes; a second process waits that long for the first."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write ``content`` so that readers see the old file or the new one, never a part.
 
     A temporary file in the same folder is written, flushed to the disk and renamed; on any failure it is
     removed and the old file stays.
+
+    Args:
+        path: its folder is created if needed.
+        content: of the file.
+        durable: wait for the disk. Without, a machine that loses power may keep a damaged file, which only suits a
+            cache that notices damage.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
@@ -30,8 +36,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         # mkstemp makes files private; a baseline is as readable as any other file of the checkout.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -39,7 +46,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def dump_json(data: Any) -> bytes:

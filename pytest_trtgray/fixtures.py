@@ -15,8 +15,16 @@ from pytest_trtgray.state import trt_session
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine
     from pytest_trtgray.engines.model import DeviceInfo
-    from pytest_trtgray.instruments import Comparer, EngineFactory, Profiler, ShadowFactory, StructureOf
-    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.instruments import (
+        Comparer,
+        EngineFactory,
+        LogReader,
+        Metamorphic,
+        Profiler,
+        QuantisationInspector,
+        ShadowFactory,
+        StructureOf,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +76,11 @@ def trt_shadow(pytestconfig: pytest.Config) -> ShadowFactory:
 
 
 @pytest.fixture(scope="session")
-def trt_log() -> Callable[[Engine], Log]:
+def trt_log(pytestconfig: pytest.Config) -> LogReader:
     """What the runtime said while it built and loaded an engine: ``trt_log(engine).check()``."""
-    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.instruments import LogReader
 
-    return lambda engine: Log(tuple(engine.records))
+    return LogReader(trt_session(pytestconfig))
 
 
 @pytest.fixture
@@ -94,6 +102,21 @@ def trt_compare(request: pytest.FixtureRequest) -> Comparer:
     from pytest_trtgray.instruments import Comparer
 
     return Comparer(trt_session(request.config), request.node)
+
+
+@pytest.fixture
+def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
+    """What the scales of a Q/DQ model do to real values: ``trt_quantisation(engine, feeds=[...]).check()``."""
+    from pytest_trtgray.instruments import QuantisationInspector
+
+    return QuantisationInspector(trt_session(request.config), request.node)
+
+
+def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
+    """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
+    from pytest_trtgray.instruments import Metamorphic
+
+    return Metamorphic(trt_session(request.config), request.node)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -15,10 +15,15 @@ from pytest_trtgray.settings import active
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, PerOutput
     from pytest_trtgray.accuracy.localise import Localisation
+    from pytest_trtgray.accuracy.metamorphic import Relations
+    from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.shadow import Shadow
+    from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.findings import Finding
+    from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.logs.records import LogSeverity
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.contest import Contest
@@ -27,8 +32,16 @@ if TYPE_CHECKING:
     from pytest_trtgray.timing.session import Plan, SessionResult
 
 Shapes = Mapping[str, tuple[int, ...]]
+LOG_LEVELS: tuple[LogSeverity, ...] = ("warning", "info", "verbose")
 RANDOM_CALIBRATION = 4
 """Seeded inputs for a calibration to which the test gives none."""
+
+
+class Reference(Protocol):
+    """Whatever knows the right answers: an FP32 shadow, another engine."""
+
+    def run(self, feed: Any) -> Mapping[str, Any]:
+        """One array an output, by name."""
 
 
 class EngineFactory:
@@ -49,6 +62,7 @@ class EngineFactory:
         min_shapes: str = "",
         opt_shapes: str = "",
         max_shapes: str = "",
+        log: str = "",
     ) -> Engine:
         """Build or load an engine; the same arguments give the same engine within a run.
 
@@ -70,6 +84,8 @@ class EngineFactory:
             opt_shapes: optimal shapes.
             max_shapes: largest shapes. Without the three, those of the command line if they are for this
                 model's inputs.
+            log: what is kept of the log for ``trt_log``: ``warning``, ``info`` or ``verbose``; as
+                ``--trt-log-level`` by default.
 
         Raises:
             TrtGrayError: it cannot be built or loaded; says why and what to do.
@@ -103,6 +119,7 @@ class EngineFactory:
             shapes=shapes,
             precision=precision,
             calibration=feeds,
+            log_level=_log_level(log) if log else None,
             calibration_method=calibration_method,
         )
 
@@ -115,6 +132,26 @@ class EngineFactory:
         if not requests or is_engine_file(file):
             return ()
         return fitting_requests(open_model(file).inputs, requests)
+
+
+class LogReader:
+    """What the fixture ``trt_log`` gives."""
+
+    def __init__(self, session: TrtSession) -> None:
+        self._session = session
+
+    def __call__(self, engine: Engine, level: str = "") -> Log:
+        """What the runtime said while it built and loaded an engine.
+
+        Args:
+            engine: of ``trt_engine`` or ``trt_build``.
+            level: the least severity: ``warning``, ``info`` or ``verbose``; all that was kept by default. An engine
+                whose chatter was not kept is built once more for ``verbose``; the cache keeps that one too.
+        """
+        from pytest_trtgray.logs.log import Log
+
+        records = self._session.log_of(engine, _log_level(level)) if level else engine.records
+        return Log.of(records, self._session.rules)
 
 
 class ShadowFactory:
@@ -215,6 +252,7 @@ class Profiler:
             samples=measured.samples,
             checker=check,
             group_of=group_of,
+            model=engine.model,
         )
 
     def first_calls(self, engine: Engine, shapes: Sequence[Shapes], *, kept_kernels: bool = True) -> FirstCalls:
@@ -328,6 +366,7 @@ class Profiler:
             layers=layer_times(run, results[0].layers),
             method={**engine.timing_method, **plan.method},
             samples=tuple(result.samples for result in results),
+            model=engine.model,
         )
 
     def _plan(self, marks: Mapping[str, Any], sessions: int | None, iterations: int | None) -> Plan:
@@ -361,8 +400,11 @@ class Comparer:
         shapes: Shapes | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        tolerance: Tolerance | None = None,
         per_output: PerOutput | None = None,
         equal_nan: bool = False,
+        precision: str = "",
+        classifiers: Collection[str] | None = None,
     ) -> Comparison:
         """Run both on the same input and compare their outputs.
 
@@ -373,21 +415,35 @@ class Comparer:
             shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
             rtol: relative tolerance; the ini options, then the default of the engine's precision.
             atol: absolute tolerance.
-            per_output: tolerances of single outputs.
+            tolerance: instead of the two.
+            per_output: tolerances of single outputs; ``noise_floor`` measures them.
             equal_nan: accept NaN and infinities where both have the same.
+            precision: whose default tolerance applies; the engine's own by default.
+            classifiers: outputs whose last axis is one score a class, for ``metrics.top_k``; those of two axes by
+                default.
 
         Returns:
             the comparison; nothing fails before ``.check()``.
         """
+        from pytest_trtgray.accuracy.metrics import finite
         from pytest_trtgray.findings import counted
         from pytest_trtgray.reporting.details import outputs_details
 
         settings = self._session.settings
-        if rtol is None and atol is None:
+        if rtol is None and atol is None and tolerance is None and not precision:
             rtol, atol = settings.rtol, settings.atol
         used = feed if feed is not None else default_feed(self._item, engine, shapes)
         comparison = compare_on(
-            used, engine, reference, rtol=rtol, atol=atol, per_output=per_output, equal_nan=equal_nan
+            used,
+            engine,
+            reference,
+            rtol=rtol,
+            atol=atol,
+            tolerance=tolerance,
+            per_output=per_output,
+            equal_nan=equal_nan,
+            **({"precision": precision} if precision else {}),
+            classifiers=classifiers,
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
         self._session.report(
@@ -399,7 +455,7 @@ class Comparer:
             f"relative L2 error at most {worst:.2g}",
             comparison.findings,
             details=lambda: outputs_details(comparison),
-            relative_l2=worst,
+            relative_l2=finite(worst),
         )
         return comparison
 
@@ -474,10 +530,141 @@ class Comparer:
         return found
 
 
+class Metamorphic:
+    """What the fixture ``trt_metamorphic`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        engine: Engine,
+        *,
+        reference: Engine | Shadow | ShadowFactory | None = None,
+        feed: Feed | None = None,
+        shapes: Shapes | None = None,
+        tolerance: Tolerance | None = None,
+        rows: int = 4,
+        budget_s: float | None = None,
+    ) -> Relations:
+        """Check an engine against itself: determinism, batch consistency, row permutation, padding.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            reference: where this fails a check as well, the check makes no sense for the model and is left out;
+                ``trt_shadow`` is a good one. It is only run where the engine fails.
+            feed: the input; made from ``shapes`` with a fixed seed by default.
+            shapes: the marker ``trt_shapes`` or the profile's optimal shapes by default.
+            tolerance: by default that of the engine's precision (:mod:`pytest_trtgray.accuracy.metamorphic`).
+            rows: of a batch that are run alone.
+            budget_s: seconds after which no further check is begun.
+
+        Returns:
+            what became of each check; nothing fails before ``.check()``.
+        """
+        from pytest_trtgray.accuracy.metamorphic import check_relations
+
+        used = feed if feed is not None else default_feed(self._item, engine, shapes)
+        relations = check_relations(
+            engine,
+            used,
+            rows=rows,
+            tolerance=tolerance,
+            reference=reference.current if isinstance(reference, ShadowFactory) else reference,
+            budget_s=budget_s,
+        )
+        self._session.report(
+            self._item,
+            "relations",
+            engine,
+            "pass" if relations.ok else "fail",
+            relations.summary(),
+            relations.findings,
+        )
+        return relations
+
+
 def _called(reference: Engine | Shadow | ShadowFactory) -> str:
     from pytest_trtgray.engines.base import Engine
 
     return reference.info.name if isinstance(reference, Engine) else "the reference"
+
+
+class QuantisationInspector:
+    """What the fixture ``trt_quantisation`` gives."""
+
+    def __init__(self, session: TrtSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        model: Engine | str | Path,
+        feeds: Sequence[Feed] = (),
+        *,
+        calibration: Sequence[Feed] = (),
+        reference: str | Path | Shadow | None = None,
+        representative: bool = True,
+        time_limit_s: float | None = None,
+    ) -> Quantisation:
+        """Hold the scales of a Q/DQ model against the values that FP32 computes.
+
+        Args:
+            model: an engine, or a model that is looked for as by ``trt_build``. The engine need not run here.
+            feeds: real inputs; without, only weights and scales are inspected.
+            calibration: inputs that the scales were taken from, to see whether they are like ``feeds``.
+            reference: the FP32 model that was quantised; by default ``--trt-onnx`` for an engine, what
+                ``trt_build(precision=...)`` converted, or the model without its Q/DQ nodes.
+            representative: false for inputs that are not like those of production.
+            time_limit_s: tensors that are not reached by then are left out, and said so.
+
+        Returns:
+            numbers by tensor; nothing fails before ``.check()``.
+
+        Raises:
+            ModelError: the model has no Q/DQ nodes, or is not known.
+        """
+        from pytest_trtgray.accuracy.quantisation import inspect_quantisation
+        from pytest_trtgray.accuracy.shadow import Shadow
+        from pytest_trtgray.engines.base import Engine
+
+        target: Engine | Path = model if isinstance(model, Engine) else active().find_file(model)
+        if isinstance(reference, str | Path):
+            reference = active().find_file(reference)
+        elif reference is None:
+            reference = self._session.model_behind(target) if isinstance(target, Engine) else target
+        shadow = reference if isinstance(reference, Shadow) else self._session.shadow_of(reference)
+        found = inspect_quantisation(
+            target,
+            feeds,
+            calibration=calibration,
+            reference=shadow,
+            representative=representative,
+            time_limit_s=time_limit_s,
+        )
+        self._report(target if isinstance(target, Engine) else None, found)
+        return found
+
+    def _report(self, engine: Engine | None, found: Quantisation) -> None:
+        from pytest_trtgray.findings import counted
+        from pytest_trtgray.reporting.details import scales_details
+
+        known = [tensor for tensor in found.sorted() if tensor.snr_db == tensor.snr_db]
+        worst = f", SNR at least {known[0].snr_db:.0f} dB ({known[0].tensor})" if known else ""
+        types = "/".join(sorted({tensor.dtype for tensor in found.tensors}))
+        outcome = "pass" if found.ok else "suspect"
+        where = "" if engine else f"{found.model}: "
+        summary = f"{where}{counted(len(found.tensors), 'tensor')} in {types or 'unknown types'}{worst}"
+        self._session.report(
+            self._item,
+            "scales",
+            engine,
+            outcome,
+            summary,
+            found.findings,
+            details=lambda: scales_details(found),
+        )
 
 
 class StructureOf:
@@ -496,10 +683,16 @@ class StructureOf:
     @property
     def snapshot(self) -> Snapshot:
         """Layers, inputs, outputs and memory."""
-        from pytest_trtgray.structure.snapshot import Snapshot
+        from pytest_trtgray.structure.snapshot import snapshot_of
 
-        info = self.engine.info
-        return Snapshot(self.engine.layers, info.inputs, info.outputs, info.memory)
+        return snapshot_of(self.engine)
+
+    @property
+    def advice(self) -> tuple[Finding, ...]:
+        """What the layers say about speed that may be lost; see ``docs/structure.md``."""
+        from pytest_trtgray.structure.optimisation import advice_on_layers
+
+        return advice_on_layers(self.layers, self.engine.info)
 
     def check(self) -> tuple[Finding, ...]:
         """Compare with the baseline of this target.
@@ -515,6 +708,13 @@ class StructureOf:
         from pytest_trtgray.checks import BaselineCheck
 
         return BaselineCheck(self._session, self._item, self.engine).structure(self.snapshot)
+
+
+def _log_level(text: str) -> LogSeverity:
+    for level in LOG_LEVELS:
+        if text == level:
+            return level
+    raise TrtGrayError("log", f"has no level {text!r}", f"Choose one of {', '.join(LOG_LEVELS)}.")
 
 
 def _check_not_built(file: Path, precision: str) -> None:
@@ -555,32 +755,27 @@ def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Fe
     return make_feed(engine.info.inputs, merged)
 
 
-def compare_on(
-    feed: Feed,
-    engine: Engine,
-    reference: Engine | Shadow | ShadowFactory,
-    *,
-    rtol: float | None,
-    atol: float | None,
-    per_output: PerOutput | None = None,
-    equal_nan: bool = False,
-) -> Comparison:
+def compare_on(feed: Feed, engine: Engine, reference: Reference, **options: Any) -> Comparison:
     """Run an engine and its reference on one input and compare.
 
     The engine must give the dtypes that it declares; the FP32 reference of an FP16 output is FP32.
+
+    Args:
+        feed: the input.
+        engine: under test.
+        reference: what it is compared with.
+        options: of :func:`~pytest_trtgray.accuracy.compare.compare`; the precision is the engine's by default.
     """
     from pytest_trtgray.accuracy.compare import compare
     from pytest_trtgray.accuracy.tolerance import working_precision
 
+    reference = reference.current if isinstance(reference, ShadowFactory) else reference
     return compare(
         engine.run(feed),
         reference.run(feed),
-        rtol=rtol,
-        atol=atol,
-        per_output=per_output,
-        equal_nan=equal_nan,
         dtypes={spec.name: spec.dtype for spec in engine.info.outputs},
-        precision=working_precision(engine),
+        reference_name=repr(reference).strip("<>"),
+        **{"precision": working_precision(engine), **options},
     )
 
 

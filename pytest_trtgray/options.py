@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-IniType = Literal["string", "float", "int", "args"]
+IniType = Literal["string", "float", "int", "args", "linelist", "bool"]
 
 MARKERS = (
     "trt_arch(*names, min=None, max=None): run only on these GPU architectures, such as 'sm_89'; "
@@ -52,6 +52,25 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "args",
         [],
         "Names of TensorRT's TacticSource that builds may use, such as JIT_CONVOLUTIONS (default: TensorRT's own)",
+    ),
+    (
+        "trt_redact",
+        "linelist",
+        [],
+        "Regular expressions, one a line: what they match in a log becomes REDACTED; with groups, only the groups",
+    ),
+    (
+        "trt_rules",
+        "args",
+        [],
+        "TOML files with your own rules for logs, relative to the ini file; asked before the built-in ones "
+        "(docs/log-rules.md)",
+    ),
+    (
+        "trt_advice",
+        "bool",
+        True,
+        "Whether tests on layers and times also say what may be faster (default: true); never a failure",
     ),
     (
         "trt_identity",
@@ -173,11 +192,30 @@ def add_options(parser: pytest.Parser) -> None:
     add("--trt-require-gpu", action="store_true", help="Fail instead of skipping where a GPU is missing")
     add(
         "--trt-report",
-        action=_NotYet,
         metavar="FILE.html",
-        help="(Reserved) write a self-contained HTML report",
+        help="Write a report in one HTML file, readable offline: layers against the baseline, outputs, structure, log",
     )
-    add("--trt-json", metavar="FILE", help="Write all verdicts and findings as JSON")
+    add(
+        "--trt-summary",
+        metavar="FILE.md",
+        help="Append a summary in Markdown; in GitHub Actions: --trt-summary=$GITHUB_STEP_SUMMARY",
+    )
+    add(
+        "--trt-json",
+        metavar="FILE",
+        help="Write all verdicts and findings as JSON, and what the runtimes said beside it as JSON Lines",
+    )
+    add(
+        "--trt-log-level",
+        choices=("warning", "info", "verbose"),
+        default="info",
+        help="What is kept of the runtimes' logs. Default: info; verbose builds engines anew, once",
+    )
+    add(
+        "--trt-no-redaction",
+        action="store_true",
+        help="Leave user names, home folders, hosts, addresses and secrets in what is reported of logs",
+    )
     add(
         "--trt-history",
         action=_NotYet,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-UNUSED: tuple[Any, ...] = (None, [], False, 0, "auto", "gate")
+UNUSED: tuple[Any, ...] = (None, [], False, 0, "auto", "gate", "info")
 """Values of our options that ask for nothing."""
 FIXTURES = frozenset(
     f"trt_{name}"

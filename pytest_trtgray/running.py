@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from pytest_trtgray.errors import NotRunnableError, TrtGrayError
+from pytest_trtgray.errors import NotApplicableError, NotRunnableError, TrtGrayError
+from pytest_trtgray.logs import redaction
+from pytest_trtgray.logs.buffer import RecordBuffer
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.plugin import uses_fixtures
 from pytest_trtgray.reporting.results import DETAILS, details_key
@@ -17,6 +20,8 @@ from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
 BUILTIN = Path(__file__).parent / "suite" / "builtin.py"
+said_key = pytest.StashKey[RecordBuffer]()
+redactor_key = pytest.StashKey[redaction.Redactor]()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -93,11 +98,42 @@ def prepare(session: pytest.Session, items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Files that a test names are looked for beside it first."""
-    config = item.config
+    """Files that a test names are looked for beside it first; what the runtimes say in it is its log."""
+    config, settings = item.config, settings_of(item.config)
     folders = (item.path.parent, config.rootpath, config.invocation_params.dir)
-    with activated(ActiveTest(folders, settings_of(config).shapes)):
+    with (
+        activated(ActiveTest(folders, settings.shapes)),
+        SINK.collect(None, level=settings.log_level) as item.stash[said_key],
+        redaction.using(_redactor(config)),
+    ):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Details and the log of a test travel with its report, also from a worker of pytest-xdist."""
+    report = yield
+    if call.when == "call" and details_key in item.stash:
+        setattr(report, DETAILS, item.stash[details_key])
+        del item.stash[details_key]
+    if call.when == "call" or (call.when == "setup" and not report.passed):
+        said = item.stash.get(said_key, ())
+        if said:
+            from pytest_trtgray.reporting.logs import attach
+
+            attach(report, said, whole=settings_of(item.config).json_path is not None)
+    return report
+
+
+def _redactor(config: pytest.Config) -> redaction.Redactor:
+    if redactor_key not in config.stash:
+        settings = settings_of(config)
+        config.stash[redactor_key] = (
+            redaction.redactor_of_this_machine(settings.redact)
+            if settings.redaction
+            else redaction.Redactor(enabled=False)
+        )
+    return config.stash[redactor_key]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,16 +161,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
             session.attach_properties(item)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Details travel with the report of a test, also from a worker of pytest-xdist."""
-    report = yield
-    if call.when == "call" and details_key in item.stash:
-        setattr(report, DETAILS, item.stash[details_key])
-        del item.stash[details_key]
-    return report
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Find obsolete baselines; write the JSON report."""
@@ -154,8 +180,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _has_results(config: pytest.Config) -> bool:
-    """Whether any test used the plugin, or its JSON was asked for."""
-    return session_key in config.stash or settings_of(config).json_path is not None
+    """Whether any test used the plugin, or a report was asked for."""
+    return session_key in config.stash or settings_of(config).wants_details
 
 
 @contextlib.contextmanager
@@ -166,6 +192,8 @@ def _as_outcome(item: pytest.Item, *, keep_traceback: bool) -> Generator[None, N
         if settings_of(item.config).require_gpu:
             fail_test(error.message)
         skip_test(f"{error.thing}: {error.reason}")
+    except NotApplicableError as error:
+        skip_test(error.message)
     except TrtGrayError as error:
         if keep_traceback:
             raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from pytest_trtgray.engines.loading import LoadOptions, is_engine_file, load_eng
 from pytest_trtgray.engines.precision import calibration_digest
 from pytest_trtgray.errors import NotRunnableError
 from pytest_trtgray.findings import Finding
+from pytest_trtgray.logs import redaction
+from pytest_trtgray.logs.records import SEVERITIES, LogSeverity, Record, at_least
+from pytest_trtgray.logs.ruleset import RuleSet, load_rules
 from pytest_trtgray.preflight import admit
 from pytest_trtgray.reporting.results import PROPERTY, details_key
 from pytest_trtgray.settings import EngineRequest, Settings
@@ -86,6 +90,7 @@ class TrtSession:
         shapes: Sequence[Any] = (),
         precision: str = "",
         calibration: Sequence[Feed] = (),
+        log_level: LogSeverity | None = None,
         calibration_method: str = "",
     ) -> Engine:
         """Build or load an engine, once a run.
@@ -104,7 +109,10 @@ class TrtSession:
             calibration=tuple(calibration),
             calibration_method=calibration_method,
             tactic_sources=self.settings.tactic_sources,
+            log_level=log_level or self.settings.log_level,
         )
+        asked = f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)} {options.log_level}"
+        key = (str(path), name, asked)
         how = f"{runtime} {shapes!r} {precision} {calibration_method} {calibration_digest(calibration)}"
         key = (str(path), name, how)
         if key not in self._engines:
@@ -112,6 +120,21 @@ class TrtSession:
                 self.written.append(str(written))
             self._engines[key] = load_engine(path, options, name=name, onnx=self.settings.onnx)
         return self._engines[key]
+
+    def log_of(self, engine: Engine, level: LogSeverity) -> Sequence[Record]:
+        """What was said while an engine was built and loaded; it is built once more if less than that was kept.
+
+        Raises:
+            TrtGrayError: more is asked for than was kept, and nobody knows what the engine was made from.
+        """
+        if engine.source is None or SEVERITIES.index(level) <= SEVERITIES.index(engine.source.options.log_level):
+            return at_least(engine.records, level)
+        source = engine.source
+        key = (str(source.path), source.name, f"{source.options!r} {level}")
+        if key not in self._engines:
+            options = replace(source.options, log_level=level)
+            self._engines[key] = load_engine(source.path, options, name=source.name, onnx=source.onnx)
+        return self._engines[key].records
 
     def shadow_of(self, path: Path, *, on: str = "", shapes: Sequence[Any] = ()) -> Shadow:
         """The FP32 reference of a model, loaded once a run.
@@ -152,6 +175,11 @@ class TrtSession:
                 "its ONNX model is not known, so there is no FP32 reference; add --trt-onnx=PATH",
             )
         return model.path
+
+    @functools.cached_property
+    def rules(self) -> RuleSet:
+        """What logs are diagnosed by: the rules of ini option ``trt_rules``, then the built-in ones."""
+        return load_rules(self.settings.rules)
 
     def close(self) -> None:
         """Release all engines."""
@@ -197,7 +225,8 @@ class TrtSession:
             numbers: for the JSON report.
         """
         info = engine.info if engine else None
-        findings = (*findings, *(engine.findings if engine else ()))
+        redact = redaction.current()
+        findings = [redact.finding(finding) for finding in (*findings, *(engine.findings if engine else ()))]
         for finding in findings:
             self.config.hook.pytest_trt_finding(item=item, finding=finding)
         self.record(item).checks.append(
@@ -207,7 +236,7 @@ class TrtSession:
                 "runtime": f"{info.runtime} {info.version}" if info else "",
                 "device": info.device.name if info and info.device else "",
                 "outcome": outcome,
-                "summary": summary,
+                "summary": redact(summary),
                 "findings": [finding.to_dict() for finding in findings],
                 "notes": list(engine.notes) if engine else [],
                 **numbers,

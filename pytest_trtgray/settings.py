@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_trtgray.engines.profiles import ShapeRequest
+    from pytest_trtgray.logs.records import LogSeverity
 
 
 class OptionError(TrtGrayError):
@@ -44,6 +46,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     timing: str
     require_gpu: bool
     json_path: Path | None
+    report_path: Path | None
+    summary_path: Path | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -60,17 +64,22 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     localise_s: float
     cache_dir: Path
     tactic_sources: tuple[str, ...]
+    advice: bool
     identity: tuple[str, ...]
+    log_level: LogSeverity
+    redaction: bool
+    redact: tuple[str, ...]
+    rules: tuple[Path, ...]
 
     @property
     def is_used(self) -> bool:
         """Whether any option asks for something; decides on the header line."""
-        return bool(self.engines or self.update or self.prune or self.json_path or self.require_gpu)
+        return bool(self.engines or self.update or self.prune or self.wants_details or self.require_gpu)
 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return self.json_path is not None
+        return any((self.json_path, self.report_path, self.summary_path))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -78,6 +87,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
     Raises:
         OptionError: a value is malformed, two engines have one name, or options contradict each other.
+        RuleError: a file of ``trt_rules`` cannot be used.
     """
     here = config.invocation_params.dir
     option = config.getoption
@@ -103,6 +113,8 @@ def read_settings(config: pytest.Config) -> Settings:
         timing=option("trt_timing"),
         require_gpu=option("trt_require_gpu"),
         json_path=here / option("trt_json") if option("trt_json") else None,
+        report_path=here / option("trt_report") if option("trt_report") else None,
+        summary_path=here / option("trt_summary") if option("trt_summary") else None,
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),
@@ -119,7 +131,12 @@ def read_settings(config: pytest.Config) -> Settings:
         localise_s=_not_negative(config, "trt_localise") or 0.0,
         cache_dir=base / config.getini("trt_cache_dir"),
         tactic_sources=tuple(config.getini("trt_tactic_sources")),
+        advice=bool(config.getini("trt_advice")),
         identity=_identity(config.getini("trt_identity")),
+        log_level=option("trt_log_level"),
+        redaction=not option("trt_no_redaction"),
+        redact=_patterns(config.getini("trt_redact")),
+        rules=_rules(tuple(base / path for path in config.getini("trt_rules"))),
     )
 
 
@@ -260,3 +277,27 @@ def _identity(given: list[str]) -> tuple[str, ...]:
     if unknown:
         raise OptionError(f"trt_identity = {' '.join(given)}", f"unknown {unknown}", f"Known: {', '.join(FIELDS)}.")
     return tuple(given)
+
+
+def _patterns(given: list[str]) -> tuple[str, ...]:
+    for pattern in given:
+        try:
+            matches_nothing = re.compile(pattern).fullmatch("") is not None
+        except re.error as error:
+            raise OptionError(
+                f"trt_redact = {pattern}",
+                f"is no regular expression: {error}",
+                "Write one a line, in the syntax of Python's re; a backslash before what is meant literally.",
+            ) from None
+        if matches_nothing:
+            raise OptionError(f"trt_redact = {pattern}", "matches the empty text, that is everywhere", "Ask for more.")
+    return tuple(given)
+
+
+def _rules(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files of rules, checked: a mistake in one shall not wait for the first log."""
+    if paths:
+        from pytest_trtgray.logs.ruleset import load_rules
+
+        load_rules(paths)
+    return paths

@@ -341,6 +341,14 @@ def scale_weight(source: Path, path: Path, weight: str, factor: float) -> Path:
     return write(proto, path)
 
 
+def with_output(path: Path, node: str) -> Path:
+    """The model, in place, with what a node writes as one more output."""
+    proto = onnx.load(str(path))
+    tensor = next(each.output[0] for each in proto.graph.node if each.name == node)
+    proto.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    return write(onnx.shape_inference.infer_shapes(proto), path)
+
+
 def rename_output(source: Path, path: Path, new: str) -> Path:
     """The same model with its (first) output renamed."""
     proto = onnx.load(str(source))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.models import Graph
 
@@ -24,6 +26,32 @@ def scaled_at_batch(path: Path, *, batch: int, factor: float) -> Path:
     )
     graph.add("Mul", [y, scale], "/Mul", "y")
     graph.output("y", ["batch", 4])
+    return graph.save(path)
+
+
+def faulty_at(path: Path, *, batch: int = 0, remainder: int = 0, factor: float = 1.1) -> Path:
+    """``y = relu(2 x + 1)`` over (batch, sequence); an ``If`` multiplies it by ``factor`` at one batch size only, or
+    where the sequence leaves a remainder of 64. With ``factor`` 1 it is the reference of that model.
+    """
+    graph = Graph()
+    x = graph.input("x", ["batch", "sequence"])
+    doubled = graph.add("Mul", [x, graph.constant("two", np.float32(2))], "/Mul")
+    y = graph.add("Relu", [graph.add("Add", [doubled, graph.constant("one", np.float32(1))], "/Add")], "/Relu")
+    axis = graph.constant("axis", np.int64(0 if batch else 1))
+    size = graph.add("Gather", [graph.add("Shape", [x], "/Shape"), axis], "/Gather")
+    if remainder:
+        size = graph.add("Mod", [size, graph.constant("tile", np.int64(64))], "/Mod")
+    hit = graph.add("Equal", [size, graph.constant("planted", np.int64(batch or remainder))], "/Equal")
+    graph.constant("factor", np.float32(factor))
+
+    def branch(name: str, op: str, *operands: str) -> Any:
+        out = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["batch", "sequence"])
+        node = helper.make_node(op, [y, *operands], [f"{name}_y"], name=f"/{name}/{op}")
+        return helper.make_graph([node], name, [], [out])
+
+    branches = {"then_branch": branch("wrong", "Mul", "factor"), "else_branch": branch("right", "Identity")}
+    graph.add("If", [hit], "/If", "y", **branches)
+    graph.output("y", ["batch", "sequence"])
     return graph.save(path)
 
 
@@ -99,3 +127,19 @@ def int8_pair(folder: Path) -> tuple[Path, Path]:
     )
     half.output("y", ["batch", 4, 6, 6], TensorProto.FLOAT)
     return full.save(folder / "model.onnx"), half.save(folder / "model_int8.onnx")
+
+
+def with_zero_ring(source: Path, target: Path, node_name: str, *, ring: int = 3) -> Path:
+    """The same function, one convolution of it computed with a wider kernel whose outer weights are zero."""
+    proto = onnx.load(str(source))
+    (node,) = (node for node in proto.graph.node if node.name == node_name)
+    weights = next(tensor for tensor in proto.graph.initializer if tensor.name == node.input[1])
+    small = numpy_helper.to_array(weights)
+    large = np.pad(small, [(0, 0), (0, 0), (ring, ring), (ring, ring)])
+    weights.CopyFrom(numpy_helper.from_array(large, weights.name))
+    for attribute in node.attribute:
+        grown = {"kernel_shape": large.shape[2:], "pads": [1 + ring] * 4}.get(attribute.name)
+        if grown:
+            attribute.ints[:] = grown
+    onnx.save(proto, str(target))
+    return target

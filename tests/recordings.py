@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pytest_trtgray.engines.layer_listing import layers_from_json, layers_from_log, listing_in
+from pytest_trtgray.engines.model import Layer
 
 DATA = Path(__file__).parent / "data"
 
@@ -26,6 +30,27 @@ def listing(name: str) -> Any:
 def messages(name: str) -> list[str]:
     """Every message of a build, as TensorRT's logger was given it."""
     return [json.loads(line)["msg"] for line in text(f"{name}.messages.jsonl").splitlines()]
+
+
+def log_layers(name: str) -> list[Layer]:
+    """The layers in the log of a build."""
+    return layers_from_log([listing_in(text(f"{name}.log"))])
+
+
+def bert_layers() -> list[Layer]:
+    """The layers of the BERT-base of :class:`H200`, with the node names of ``bert_base.onnx``."""
+    read = layers_from_json(listing("rtx15_bert_base_fp16"))
+    return [
+        replace(each, onnx_nodes=frozenset(node.replace("/m/", "/bert/", 1) for node in each.onnx_nodes))
+        for each in read
+    ]
+
+
+def model(name: str, folder: Path) -> Path:
+    """A recorded ONNX model as a file."""
+    path = folder / f"{name}.onnx"
+    path.write_bytes(gzip.decompress((DATA / f"{name}.onnx.gz").read_bytes()))
+    return path
 
 
 def unpacked(name: str, folder: Path) -> Path:

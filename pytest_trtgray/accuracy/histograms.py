@@ -7,6 +7,7 @@ power of two and counting is a shift. Powers of two are edges of bins.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,13 @@ def distance(one: Counts, other: Counts) -> float:
 
     It does not depend on the scale of the values: 0 for equal distributions, 1 for those that do not overlap.
     """
-    return float(np.abs(_cumulative(one) - _cumulative(other)).max())
+    return float(distances([one, other])[0, 1])
+
+
+def distances(several: Sequence[Counts]) -> NDArray[np.float64]:
+    """The :func:`distance` of each to each."""
+    cumulative = np.array([_cumulative(counts) for counts in several])
+    return np.array([np.abs(cumulative - each).max(axis=1) for each in cumulative])
 
 
 def _cumulative(counts: Counts) -> NDArray[np.float64]:

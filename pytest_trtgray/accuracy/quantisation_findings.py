@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from pytest_trtgray.accuracy.drift import Drift
+from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
 from pytest_trtgray.accuracy.quantisers import Quantiser
 from pytest_trtgray.findings import Finding, counted, some
-
-if TYPE_CHECKING:
-    from pytest_trtgray.accuracy.quantisation import QuantisedTensor
 
 MAX_FINDINGS = 12
 LOW_SNR_DB: Mapping[str, float] = {"int4": 10.0, "uint4": 10.0, "fp4": 10.0}
@@ -28,6 +26,8 @@ MIN_PILED_UP = 0.01
 MIN_SPREAD = 8.0
 """Channels this much apart cost the small ones three bits."""
 
+MIN_DRIFTED = 0.1
+
 _CALIBRATE = (
     "Calibrate again, with more and real inputs; pytest_trtgray.compare_calibrations(model, feeds) tells which of "
     "minmax, entropy and percentile suits. If no scale does, keep the layer in FP16."
@@ -40,9 +40,13 @@ def findings_of(
     quantisers: Sequence[Quantiser],
     left_out: Mapping[str, str],
     input_drift: Mapping[str, Drift],
+    *,
     has_feeds: bool,
+    representative: bool = True,
 ) -> tuple[Finding, ...]:
-    """All findings of a model, errors and the largest losses first, no more than :data:`MAX_FINDINGS` and a rest.
+    """All findings of a model, the largest losses first, no more than :data:`MAX_FINDINGS` and a rest.
+
+    Warnings at most: only a test that asks for it (:meth:`Quantisation.check`) fails on what is a matter of degree.
 
     Args:
         tensors: what was inspected.
@@ -50,13 +54,19 @@ def findings_of(
         left_out: nodes that were not inspected, and why.
         input_drift: of the model's inputs.
         has_feeds: whether activations were to be looked at.
+        representative: whether the inputs are like those of production.
     """
     found = [*_invalid(quantisers), *_refused(quantisers, tensors), *_drifted(tensors, input_drift)]
-    judged = [entry for tensor in tensors if (entry := _judged(tensor)) is not None]
+    judged = []
+    for tensor in tensors:
+        entry = _judged(tensor)
+        if entry is not None and tensor.role == "activation" and not representative:
+            what = f"with inputs that need not be typical, {entry[1].what}"
+            entry = entry[0], replace(entry[1], severity="advice", what=what)
+        judged += [entry] if entry is not None else []
     found += [finding for _, finding in sorted(judged, key=lambda entry: -entry[0])]
-    found += _advice(tensors, quantisers, left_out, has_feeds)
-    rank = {"error": 0, "warning": 1, "advice": 2}
-    found.sort(key=lambda finding: rank[finding.severity])
+    found += _advice(tensors, quantisers, left_out, is_partial=representative and not has_feeds)
+    found.sort(key=lambda finding: finding.severity == "advice")
     if len(found) <= MAX_FINDINGS:
         return tuple(found)
     rest = found[MAX_FINDINGS:]
@@ -90,7 +100,7 @@ def _judged(tensor: QuantisedTensor) -> tuple[float, Finding] | None:
     """The one thing that is wrong with a tensor, and how much it costs."""
     if tensor.not_finite:
         text = f"{counted(tensor.not_finite, 'value')} of the FP32 reference are NaN or infinite"
-        return math.inf, _finding("error", tensor, "not-finite", text, "Look for the first bad tensor in FP32.")
+        return math.inf, _finding("warning", tensor, "not-finite", text, "Look for the first bad tensor in FP32.")
     if tensor.is_constant and tensor.low == 0:
         what = "all values are zero" if tensor.role == "weight" else "all values are zero with every input given"
         remedy = "Its scale means nothing; keep it in FP16, or give inputs that reach it."
@@ -145,7 +155,16 @@ def _better_scale(tensor: QuantisedTensor) -> str:
     if tensor.granularity != "tensor":
         return "scales that fit"
     factor = tensor.best_factor
-    return f"a scale {factor:.2g} times as large" if factor >= 1 else f"a scale {1 / factor:.2g} times as small"
+    return f"a scale {_times(factor)} times as large" if factor >= 1 else f"a scale {_times(1 / factor)} times as small"
+
+
+def _times(ratio: float) -> str:
+    """Two digits, without an exponent.
+
+    >>> _times(1.41421), _times(256.3)
+    ('1.4', '256')
+    """
+    return f"{ratio:.2g}" if ratio < 99 else f"{ratio:.0f}"
 
 
 def _finding(severity: str, tensor: QuantisedTensor, rule: str, what: str, remedy: str = "") -> Finding:
@@ -186,7 +205,7 @@ def _invalid(quantisers: Iterable[Quantiser]) -> Iterator[Finding]:
     wrong = [each.node for each in quantisers if not ((each.scale > 0) & (each.scale < math.inf)).all()]
     if wrong:
         yield Finding(
-            "error",
+            "warning",
             wrong[0],
             f"the scale is zero, negative or no number at {some(wrong)}",
             "quantisation.scale",
@@ -245,19 +264,22 @@ def _drifted(tensors: Sequence[QuantisedTensor], inputs: Mapping[str, Drift]) ->
     drifts = [(f"input {name!r}", name, drift) for name, drift in inputs.items()]
     drifts += [(_called(tensor), tensor.node, tensor.drift) for tensor in tensors if tensor.drift is not None]
     drifted = [entry for entry in drifts if entry[2].is_significant]
-    if not drifted:
+    # other data show in most of what is computed from them; one tensor of many differs by chance
+    if not drifted or (drifted[0][1] not in inputs and len(drifted) < max(2, MIN_DRIFTED * len(drifts))):
         return
     called, where, first = drifted[0]
+    excess, ratio = _times(first.excess), _times(first.tail_ratio)
     yield Finding(
         "warning",
         where,
         f"the data under test are not like the calibration data, from {called} on: distributions differ by "
-        f"{first.distance:.2f} (Kolmogorov-Smirnov), {first.excess:.1f} times as much as parts of one side, and the "
-        f"range is {first.tail_ratio:.2g} times as large; so in {len(drifted)} of {len(drifts)} tensors",
+        f"{first.distance:.2f} (Kolmogorov-Smirnov), {excess} times as much as parts of one side, and the range is "
+        f"{ratio} times as large; so in {len(drifted)} of {len(drifts)} tensors",
         "quantisation.drift",
         {
             "distance": _number(first.distance),
-            "within": _number(first.within),
+            "excess": _number(first.excess),
+            "p_value": _number(min(first.p_value, first.tail_p_value)),
             "tail_ratio": _number(first.tail_ratio),
             "tensors": len(drifted),
         },
@@ -269,26 +291,29 @@ def _advice(
     tensors: Sequence[QuantisedTensor],
     quantisers: Sequence[Quantiser],
     left_out: Mapping[str, str],
-    has_feeds: bool,
+    is_partial: bool,
 ) -> Iterator[Finding]:
-    dead = [tensor for tensor in tensors if 0 < tensor.dead_channels < tensor.channels]
-    if dead:
-        worst = max(dead, key=lambda tensor: tensor.dead_channels / tensor.channels)
-        yield _finding(
-            "advice",
-            worst,
-            "dead-channels",
-            f"{worst.dead_channels} of {worst.channels} channels are always zero"
-            + (f"; so are some in {counted(len(dead) - 1, 'other tensor')}" if len(dead) > 1 else ""),
-            "Prune them, or give inputs that reach them: what calibration says of them means nothing.",
-        )
+    for role in ("weight", "activation"):
+        dead = [each for each in tensors if each.role == role and 0 < each.dead_channels < each.channels]
+        if dead:
+            worst = max(dead, key=lambda tensor: tensor.dead_channels / tensor.channels)
+            others = f"; so are some in {counted(len(dead) - 1, f'other {role}')}" if len(dead) > 1 else ""
+            yield _finding(
+                "advice",
+                worst,
+                "dead-channels",
+                f"{worst.dead_channels} of {worst.channels} channels are always zero{others}",
+                "Prune them."
+                if role == "weight"
+                else "Prune them, or give inputs that reach them: what calibration says of them means nothing.",
+            )
     slow = [each for each in quantisers if _is_across(each)]
     if slow:
         yield Finding(
             "advice",
             slow[0].node,
             f"{some([each.node for each in slow])} has scales along another axis than the outputs of the layer: "
-            "TensorRT for RTX 1.7 then multiplies in FP32",
+            "TensorRT for RTX 1.7 has no INT8 kernel for that and dequantises first",
             "quantisation.axis",
             {"nodes": len(slow)},
             "Use one scale for an activation, and one an output channel for a weight.",
@@ -305,7 +330,7 @@ def _advice(
             "quantisation.not-inspected",
             {"nodes": len(nodes)},
         )
-    if not has_feeds and any(each.role == "activation" for each in quantisers):
+    if is_partial and any(each.role == "activation" for each in quantisers):
         yield Finding(
             "advice",
             "activations",
@@ -319,9 +344,10 @@ def _advice(
 def _is_across(quantiser: Quantiser) -> bool:
     if quantiser.axis is None or quantiser.block or not quantiser.readers or quantiser.dtype not in ("int8", "fp8"):
         return False
-    rank, reader = quantiser.rank, quantiser.readers[0]
-    if rank is None:
+    reader = quantiser.readers[0]
+    if quantiser.shape is None:
         return True
+    rank = len(quantiser.shape)
     if reader.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or reader.operand != 1:
         return False
     return quantiser.axis % rank != reader.channel_axis("weight") % rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, node_name
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 _UINT8, _INT32, _FLOAT8E4M3FN = 2, 6, 17
 
+_EVERYTHING = (-math.inf, math.inf)
+
 Role = Literal["activation", "weight"]
 
 
@@ -29,12 +32,14 @@ class Reader:
         op_type: its operator.
         operand: which of its inputs.
         transposed: whether a Gemm transposes this operand.
+        passing: of a Relu or Clip, the smallest and largest value that it lets through.
     """
 
     node: str
     op_type: str
     operand: int
     transposed: bool = False
+    passing: tuple[float, float] = _EVERYTHING
 
     def channel_axis(self, role: Role) -> int:
         """The axis of what it reads along which channels lie: those of its outputs for a weight, else its inputs."""
@@ -99,6 +104,8 @@ class Quantiser:
         block: how many values along ``axis`` share a scale; 0 without blocks.
         channel_axis: of the tensor; of a weight, the axis of the outputs.
         readers: who reads the dequantised tensor.
+        passing: smallest and largest value that any of them lets through. Quantisers give the input of a Relu the
+            scale of its output, and so cut off what the Relu would.
         constants: where the values of a weight are, under its name.
         is_stored: whether a weight is stored quantised; its FP32 values are not in the model then.
     """
@@ -114,6 +121,7 @@ class Quantiser:
     block: int
     channel_axis: int
     readers: tuple[Reader, ...]
+    passing: tuple[float, float]
     constants: Constants
     is_stored: bool = False
 
@@ -130,9 +138,9 @@ class Quantiser:
         return self.constants[self.tensor].astype(np.float32)
 
     @property
-    def rank(self) -> int | None:
-        """How many axes a weight has; ``None`` for an activation."""
-        return len(self.constants.shape(self.tensor)) if self.role == "weight" else None
+    def shape(self) -> tuple[int, ...] | None:
+        """Of a weight, without reading it; ``None`` for an activation."""
+        return self.constants.shape(self.tensor) if self.role == "weight" else None
 
     @property
     def levels(self) -> Levels | None:
@@ -173,7 +181,7 @@ def find_quantisers(model: OnnxModel) -> tuple[tuple[Quantiser, ...], tuple[str,
     graph = model.proto.graph
     constants = Constants(model)
     names = fp32_names(model)
-    readers = _readers(graph)
+    readers = _readers(graph, constants)
     dequantisers: dict[str, list[Any]] = {}
     for node in graph.node:
         if node.op_type == DEQUANTISE:
@@ -221,6 +229,10 @@ def _quantiser(node: Any, constants: Constants, names: Mapping[str, str], reader
         block=block,
         channel_axis=own_axis if own_axis is not None else readers[0].channel_axis(role) if readers else -1,
         readers=readers,
+        passing=(
+            min((reader.passing[0] for reader in readers), default=-math.inf),
+            max((reader.passing[1] for reader in readers), default=math.inf),
+        ),
         constants=constants,
         is_stored=is_stored,
     )
@@ -230,12 +242,27 @@ def _part(parameters: NDArray[Any], rows: slice) -> NDArray[Any]:
     return parameters[rows] if parameters.ndim and len(parameters) > 1 else parameters
 
 
-def _readers(graph: Any) -> dict[str, list[Reader]]:
+def _readers(graph: Any, constants: Constants) -> dict[str, list[Reader]]:
     found: dict[str, list[Reader]] = {}
     for node in graph.node:
         transposed = {attribute.name for attribute in node.attribute if attribute.i and node.op_type == "Gemm"}
+        passing = _passing(node, constants)
         for operand, name in enumerate(node.input):
             if name:
                 turned = ("transA", "transB", "")[min(operand, 2)] in transposed
-                found.setdefault(name, []).append(Reader(node_name(node), node.op_type, operand, turned))
+                found.setdefault(name, []).append(Reader(node_name(node), node.op_type, operand, turned, passing))
     return found
+
+
+def _passing(node: Any, constants: Constants) -> tuple[float, float]:
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    if node.op_type != "Clip":
+        return _EVERYTHING
+    limits = list(_EVERYTHING)
+    for attribute in node.attribute:  # before opset 11
+        limits[["min", "max"].index(attribute.name)] = attribute.f
+    for index, name in enumerate(node.input[1:3]):
+        if name:
+            limits[index] = float(constants[name]) if name in constants else _EVERYTHING[index]
+    return limits[0], limits[1]

@@ -61,7 +61,8 @@ class ReferenceCache:
             # a number before each name: it then collides with none of savez' own arguments
             numbered: dict[str, Any] = {f"{index}:{name}": outputs[name] for index, name in enumerate(outputs)}
             np.savez(buffer, **numbered)
-            write_atomically(path, buffer.getvalue())
+            # the archive has checksums; to wait for the disk takes longer than most models
+            write_atomically(path, buffer.getvalue(), durable=False)
             self._trim()
 
     def _trim(self) -> None:

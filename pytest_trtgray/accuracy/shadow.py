@@ -161,7 +161,7 @@ class Shadow:
                 f"Its inputs are: {', '.join(sorted(wanted))}.",
             )
         arrays = {name: to_numpy(name, value) for name, value in feed.items()}
-        return {name: array.astype(numpy_dtype(wanted[name].dtype)) for name, array in arrays.items()}
+        return {name: array.astype(numpy_dtype(wanted[name].dtype), copy=False) for name, array in arrays.items()}
 
     def _key(self, feed: Mapping[str, NDArray[Any]]) -> str:
         """Everything that the outputs depend on."""

@@ -50,6 +50,7 @@ class Tally:
         errors: sum of the squares of the differences that quantisation makes.
         low: smallest finite value.
         high: largest.
+        not_finite: values that are NaN or infinite.
         counts: see :mod:`~pytest_trtgray.accuracy.histograms`.
         codes: how often each level was taken; of types with at most 256.
         channels: sums by channel; ``None`` where their number differs from part to part.
@@ -62,6 +63,7 @@ class Tally:
     errors: float = 0.0
     low: float = math.inf
     high: float = -math.inf
+    not_finite: int = 0
     counts: histograms.Counts = field(default_factory=lambda: np.zeros(histograms.BINS, np.int64))
     codes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CODES, np.int64))
     channels: Channels | None = None
@@ -73,15 +75,19 @@ class Tally:
         return snr(self.squares, self.errors)
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count in more values; NaN and infinities count as zero, and in ``counts`` as what they are."""
+        """Count in more values, as the readers let them through; NaN and infinities count as zero."""
         if not values.size:
             return
         values = np.asarray(values, np.float32)
         self.elements += values.size
         counts = histograms.count(values)
-        self.counts += counts
-        if histograms.not_finite(counts):
+        if bad := histograms.not_finite(counts):
+            self.not_finite += bad
             values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        if self.quantiser.passing != (-math.inf, math.inf):
+            values = np.clip(values, *map(np.float32, self.quantiser.passing))
+            counts = histograms.count(values)
+        self.counts += counts
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         axis = self._axis(values)
         row = 0
@@ -141,21 +147,30 @@ class Tally:
         assert levels is not None
         scale, zero = float(self.quantiser.scale.max()), float(self.quantiser.zero_point.max())
         high = max(levels.high - zero, zero - levels.low)
-        errors = np.array([self._expected(scale * factor, levels, high) for factor in _FACTORS])
-        now = self._expected(scale, levels, high)
+        counts = histograms.magnitudes(self.counts)
+        errors = np.array([expected_errors(counts, scale * factor, levels, high) for factor in _FACTORS])
+        now = expected_errors(counts, scale, levels, high)
         best = int(np.argmin(errors))
         if not now or errors[best] >= now:
             return 1.0, 0.0
         return float(_FACTORS[best]), snr(now, float(errors[best]))
 
-    def _expected(self, scale: float, levels: Levels, high: float) -> float:
-        centres = histograms.centres()
-        counts = histograms.magnitudes(self.counts)[: len(centres)]
-        inside = np.flatnonzero(counts)
-        magnitudes, weights = centres[inside] / scale, counts[inside]
-        rounding = np.minimum(magnitudes**2, levels.spacing(magnitudes) ** 2 / 12)
-        cut = np.maximum(magnitudes - high, 0.0) ** 2
-        return float((np.maximum(rounding, cut) * weights).sum()) * scale**2
+
+def expected_errors(counts: histograms.Counts, scale: float, levels: Levels, high: float) -> float:
+    """What rounding makes of values of which only the histogram is known: the sum of the squared errors.
+
+    Args:
+        counts: of magnitudes, see :func:`~pytest_trtgray.accuracy.histograms.magnitudes`.
+        scale: of the quantisation; 1 for a type of its own.
+        levels: of the type.
+        high: largest magnitude of a level.
+    """
+    centres = histograms.centres()
+    inside = np.flatnonzero(counts[: len(centres)])
+    magnitudes, weights = centres[inside] / scale, counts[inside]
+    rounding = np.minimum(magnitudes**2, levels.spacing(magnitudes) ** 2 / 12)
+    cut = np.maximum(magnitudes - high, 0.0) ** 2
+    return float((np.maximum(rounding, cut) * weights).sum()) * scale**2
 
 
 def snr(squares: float, errors: float) -> float:

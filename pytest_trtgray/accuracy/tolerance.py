@@ -11,13 +11,18 @@ to the element and one relative to the tensor's scale::
 ``rtol`` is ``16 u``, but not below what a few hundred layers of FP32 accumulate: measured on an NVIDIA
 H200, ResNet-50 in FP32 with TF32 is 5.9e-4 (relative L2) off the CPU, in FP16 1.4e-3; the worst of a
 thousand elements lies five times further out. INT8 and FP8 depend on the scales that were chosen, so their
-default is wide; a test of a quantised model should state its own.
+default is wide; a test of a quantised model should state its own, or measure it
+(:mod:`pytest_trtgray.accuracy.noise`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_trtgray.engines.base import Engine
 
 from pytest_trtgray.engines.base import Engine
 
@@ -32,6 +37,7 @@ DEFAULT_RTOL: Mapping[str, float] = {
     "int4": 3e-1,
     "fp4": 3e-1,
 }
+_ALIASES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,19 @@ class Tolerance:
 
 
 def default_tolerance(precision: str) -> Tolerance:
-    """The default for an engine whose coarsest layer computes in ``precision``; see the module's text."""
-    rtol = DEFAULT_RTOL.get(precision, DEFAULT_RTOL["float16"])
-    return Tolerance(rtol, rtol, scaled=True)
+    """The default for an engine whose coarsest layer computes in ``precision``; see the module's text.
+
+    Args:
+        precision: as the layers have it or as ``trt_build`` takes it (``fp16``); empty where it is not known, which
+            counts as half precision.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    name = _ALIASES.get(precision, precision) or "float16"
+    if name not in DEFAULT_RTOL:
+        raise ValueError(f"precision={precision!r} is unknown; known are {', '.join(DEFAULT_RTOL)}")
+    return Tolerance(DEFAULT_RTOL[name], DEFAULT_RTOL[name], scaled=True)
 
 
 def working_precision(engine: Engine) -> str:

@@ -176,6 +176,9 @@ class Engine(ABC):
         on_device = as_device_array(value, name=name) if self.reads_device_arrays else None
         return to_numpy(name, value) if on_device is None else on_device
 
+    def renew(self) -> None:  # noqa: B027  (what holds no context has nothing to renew)
+        """Start over: the next :meth:`run` is the first one in a fresh execution context."""
+
     def require_runnable(self) -> None:
         """Raise NotRunnableError if this machine cannot run the engine."""
         if self.blocked:
@@ -190,7 +193,8 @@ class Engine(ABC):
         Raises:
             KeyError: no such node; the message lists the nearest names.
         """
-        found = [layer for layer in self.layers if name in layer.onnx_nodes or layer.name == name]
+        node = self.model.scoped_names.get(name, name) if self.model else name
+        found = [layer for layer in self.layers if node in layer.onnx_nodes or layer.name == name]
         if found:
             wanted = coarsest(layer.precision for layer in found)
             return next((layer for layer in found if layer.precision == wanted), found[0])

@@ -8,37 +8,54 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pytest_trtgray.engines.base import Feed
+from pytest_trtgray.engines.callbacks import (
+    Interrupt,
+    deferred_interrupt,
+    logger_of,
+    monitor_of,
+    recorder_of,
+    say_parser_errors,
+)
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.dtypes import numpy_dtype
-from pytest_trtgray.engines.flavour import PRODUCT, first_cause, logger_of, recorder_of, version_of
+from pytest_trtgray.engines.flavour import PRODUCT, first_cause, version_of
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.engines.layer_listing import datatype, layers_from_log, layers_to_rows, memory_from_log
 from pytest_trtgray.engines.model import ShapeProfile, format_shape
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import locked, write_atomically
+from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record, errors_of
+from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose
+from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
+from pytest_trtgray.logs.sink import SINK
+from pytest_trtgray.logs.storage import packed
 from pytest_trtgray.vendor import is_installed, quiet_import
 
-_SILENT = 1_000  # above every severity of Polygraphy's logger: errors come as exceptions
 _MAX_KEPT_MESSAGE = 20_000
 _CACHE_FAULT = re.compile(r"myelincache|timing ?cache", re.IGNORECASE)
 _FLAGS = {"fp16": ("FP16",), "bf16": ("BF16",), "fp8": ("FP8",), "int8": ("INT8",), "fp32": ()}
 """Flags of a weakly typed build. What a precision is not meant for stays in FP32, as it does in a Q/DQ model."""
+_SEVERITIES: tuple[tuple[int, LogSeverity], ...] = (
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class BuildRequest:
         tactic_sources: names of ``TacticSource``; empty for TensorRT's default.
         device: CUDA device on which kernels are tried.
         timing_cache: file that keeps measured kernels from build to build.
+        log_file: where everything that is said goes, chatter included; ``None`` for nowhere.
         debug_tensors: whether the engine can show the tensors that no fusion takes away (:func:`shows_unfused`).
     """
 
@@ -65,6 +83,7 @@ class BuildRequest:
     tactic_sources: tuple[str, ...] = ()
     device: int = 0
     timing_cache: Path | None = None
+    log_file: Path | None = None
     debug_tensors: bool = False
 
 
@@ -85,7 +104,8 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
     """Build an engine with detailed layer information.
 
     Returns:
-        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records``, ``build_s``.
+        the serialized engine, and facts for the cache: ``layers``, ``memory``, ``records`` (without the chatter of
+        severity ``verbose``), ``build_s``, ``files``.
 
     Raises:
         EngineError: the model does not parse or does not build; carries the first cause from the log.
@@ -107,35 +127,53 @@ def build(model: OnnxModel, request: BuildRequest) -> tuple[bytes, dict[str, Any
         raise EngineError(
             model.called,
             f"{PRODUCT[request.flavour]} {version_of(request.flavour)} cannot build it: "
-            + first_cause(records, "no reason given"),
-            "See the log of the build: trt_log in a test, or the `log` test of the built-in suite.",
+            + redaction.current()(first_cause(records, "no reason given")),
+            _remedy(records),
         )
-    messages = [record.message for record in records]
-    memory = memory_from_log(messages)
+    memory = memory_from_log(record.message for record in records)
     facts = {
-        "layers": layers_to_rows(layers_from_log(messages)),
+        "layers": layers_to_rows(layers_from_log(record.message for record in records)),
         "memory": {name: value for name, value in vars(memory).items() if value is not None},
         "records": [_kept(record) for record in records if record.severity != "verbose"],
         "build_s": round(time.perf_counter() - started, 3),
     }
+    if request.log_file is not None:
+        _keep_all(records, request.log_file)
+        facts["files"] = [request.log_file.name]
     return engine, facts
+
+
+def _remedy(records: Sequence[Record]) -> str:
+    """What to do about a failed build, as far as a rule knows."""
+    diagnosis = diagnose(records)
+    told = "What else was said stands below the failure of a test, and beside --trt-json."
+    return told if diagnosis.code in (OK, UNDIAGNOSED) else f"{diagnosis.code}: {diagnosis.remedy}\n  {told}"
 
 
 def _attempt(model: OnnxModel, request: BuildRequest) -> tuple[bytes | None, Sequence[Record]]:
     """One build: the engine, or ``None``, and what was said."""
     backend = polygraphy_of(request.flavour)
     with (
+        deferred_interrupt() as interrupt,
         SINK.collect("build") as records,
+        backend.heard(),
         native_stderr(),
         warnings.catch_warnings(),
         primary_context(request.device),
     ):
         warnings.simplefilter("ignore")  # Polygraphy's use of deprecated members is not the user's
         try:
-            return _build(backend, model, request), records
-        except backend.error as error:
-            SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
-            return None, records
+            return _build(backend, model, request, interrupt), records
+        except _BuildStopped as error:
+            if str(error):
+                SINK.say("error", request.flavour, str(error))  # last: TensorRT's own errors come before it
+        except backend.error:
+            pass  # Polygraphy has logged it
+        return None, records
+
+
+class _BuildStopped(Exception):
+    """A build that cannot go on; says why where TensorRT does not."""
 
 
 def primary_context(device_index: int) -> AbstractContextManager[Any]:
@@ -151,8 +189,41 @@ class _Polygraphy:
         self.trt = quiet_import("polygraphy.backend.trt")
         self.rtx = quiet_import("polygraphy.backend.tensorrt_rtx") if flavour == "tensorrt_rtx" else None
         self.error = quiet_import("polygraphy.exception").PolygraphyException
-        quiet_import("polygraphy.logger").G_LOGGER.module_severity = _SILENT
+        self._logger = quiet_import("polygraphy.logger").G_LOGGER
         quiet_import("polygraphy.backend.trt.util").TRT_LOGGER = logger_of(flavour)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Send what Polygraphy says inside the ``with`` block to the log sink, and leave its logger as it was."""
+        logger, python_logger, handler = self._logger, logging.getLogger("Polygraphy"), _ToSink()
+        wanted = {
+            **dict.fromkeys(("letter", "colors", "timestamp", "line_info"), False),
+            "use_python_logging_system": True,
+            "module_severity": logger.EXTRA_VERBOSE,
+        }
+        before = {name: getattr(logger, name) for name in wanted}
+        level, propagates = python_logger.level, python_logger.propagate
+        for name, value in wanted.items():
+            setattr(logger, name, value)
+        python_logger.addHandler(handler)
+        python_logger.setLevel(1)
+        python_logger.propagate = False
+        try:
+            yield
+        finally:
+            python_logger.removeHandler(handler)
+            python_logger.setLevel(level)
+            python_logger.propagate = propagates
+            for name, value in before.items():
+                setattr(logger, name, value)
+
+
+class _ToSink(logging.Handler):
+    """Polygraphy's messages; its severities between those of ``logging`` count as the one below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        known: Iterator[LogSeverity] = (name for level, name in _SEVERITIES if record.levelno >= level)
+        SINK.say(next(known, "verbose"), "polygraphy", record.getMessage())
 
 
 _flavour_in_use: list[Flavour] = []
@@ -179,10 +250,14 @@ def _cached_polygraphy(flavour: Flavour) -> _Polygraphy:
     return _Polygraphy(flavour)
 
 
-def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> bytes:
+def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interrupt: Interrupt) -> bytes:
     trt = quiet_import(request.flavour)
     weak = is_weakly_typed(request.flavour)
     typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") and not (weak and request.precision)
+    with SINK.phase("parse"), native_stderr():
+        builder, parsed, parser = _parse(backend, model, request.flavour, typed)
+    if interrupt.is_pending:
+        raise _BuildStopped("interrupted")
     with SINK.phase("parse"):
         network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
     builder, parsed = network[0], network[1]
@@ -201,8 +276,34 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest) -> byt
     make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
     config = make_config(**options)(builder, parsed)
     _set_tf32(trt, config, request.tf32)
+    monitor = monitor_of(request.flavour, lambda: interrupt.is_pending)
+    if hasattr(config, "progress_monitor"):
+        config.progress_monitor = monitor
     with _kept_timings(config, request), _recorded(builder, request.flavour):
-        return bytes(backend.trt.engine_bytes_from_network(network, config=config))
+        return bytes(backend.trt.engine_bytes_from_network((builder, parsed, parser), config=config))
+
+
+def _parse(backend: _Polygraphy, model: OnnxModel, flavour: Flavour, typed: bool) -> tuple[Any, Any, Any]:
+    """The builder, the network, and the parser, which has to live as long as the network.
+
+    Polygraphy's own function drops the parser's list of errors.
+    """
+    trt = quiet_import(flavour)
+    builder, network = backend.trt.create_network(strongly_typed=typed)
+    trt.init_libnvinfer_plugins(logger_of(flavour), "")
+    parser = trt.OnnxParser(network, logger_of(flavour))
+    if model.is_renamed:
+        is_parsed = parser.parse(model.proto.SerializeToString(), str(model.path))
+    else:
+        is_parsed = parser.parse_from_file(str(model.path))
+    say_parser_errors(flavour, parser)
+    if parser.num_errors:
+        raise _BuildStopped
+    if not is_parsed:
+        raise _BuildStopped("the parser refuses the model without saying why")
+    if network.num_layers == 0:
+        raise _BuildStopped("the parser found no layers")
+    return builder, network, parser
 
 
 def _weak_options(backend: _Polygraphy, parsed: Any, model: OnnxModel, request: BuildRequest) -> dict[str, Any]:
@@ -278,7 +379,7 @@ def _set_tf32(trt: Any, config: Any, allowed: bool) -> None:
 
 @contextlib.contextmanager
 def _recorded(builder: Any, flavour: Flavour) -> Iterator[None]:
-    """With the error recorder attached, after parsing; see :func:`~pytest_trtgray.engines.flavour.recorder_of`."""
+    """With the error recorder attached, after parsing; see :func:`~pytest_trtgray.engines.callbacks.recorder_of`."""
     builder.error_recorder = recorder_of(flavour)
     try:
         yield
@@ -329,9 +430,20 @@ def _to_polygraphy(backend: _Polygraphy, profile: ShapeProfile) -> Any:
 
 
 def _kept(record: Record) -> dict[str, Any]:
-    kept = record.to_dict()
-    kept["message"] = record.message[:_MAX_KEPT_MESSAGE]
-    return kept
+    shortened = replace(record, message=record.message[:_MAX_KEPT_MESSAGE])
+    return redaction.current().record(shortened).to_dict()
+
+
+def _keep_all(records: Iterable[Record], path: Path) -> None:
+    redact = redaction.current().record
+    try:
+        write_atomically(path, packed(map(redact, records)))
+    except OSError as error:
+        raise EngineError(
+            path,
+            f"the log of the build cannot be kept: {error.strerror or error}",
+            "Make room, or ask for less than --trt-log-level=verbose.",
+        ) from error
 
 
 def timing_cache_path(folder: Path, flavour: Flavour, device: int) -> Path | None:

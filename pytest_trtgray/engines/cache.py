@@ -52,18 +52,18 @@ class EngineCache:
         Args:
             request: everything that the engine depends on (model hash, profiles, flags, flavour, version,
                 target); builtins only.
-            build: returns the engine's bytes and facts to keep beside it; its errors are its own.
+            build: returns the engine's bytes and facts to keep beside it; its errors are its own. ``files`` among the
+                facts names files that it wrote into the folder and without which the engine is not whole.
             suffix: of the file.
 
         Raises:
             EngineError: the folder cannot be written.
         """
-        key = hashlib.sha256(json.dumps({"schema": SCHEMA, **request}, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{key[:32]}{suffix}"
+        path = self.path(request, suffix)
         with contextlib.ExitStack() as stack:
             with self._explained():
                 prepare_folder(self.folder)
-                stack.enter_context(locked(self.folder / f"{key[:32]}.lock"))
+                stack.enter_context(locked(path.with_suffix(".lock")))
                 known = self._read(path)
             if known is not None:
                 return CachedEngine(path, known, was_cached=True)
@@ -80,6 +80,11 @@ class EngineCache:
                 # The manifest comes last: an engine without one counts as not there.
                 write_atomically(path.with_suffix(".json"), dump_json(manifest))
         return CachedEngine(path, manifest, was_cached=False)
+
+    def path(self, request: Mapping[str, Any], suffix: str = ".engine") -> Path:
+        """Where the engine for ``request`` is kept; files beside it have its stem."""
+        key = hashlib.sha256(json.dumps({"schema": SCHEMA, **request}, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{key[:32]}{suffix}"
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -101,7 +106,8 @@ class EngineCache:
             return None
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             return None
-        return manifest if manifest.get("sha256") == found else None
+        is_whole = all((self.folder / name).is_file() for name in manifest.get("files", ()))
+        return manifest if is_whole and manifest.get("sha256") == found else None
 
 
 def prepare_folder(folder: Path) -> None:

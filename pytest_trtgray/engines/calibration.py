@@ -66,10 +66,7 @@ def largest_values(
     if method == "minmax":
         return dict(peaks)
     arrays = list(checked_feeds(model, method, feeds))
-    histograms = _Histograms(method)
-    # The first values decide on the width of the bins, and a later range a million times as wide on their number.
-    for name, peak in peaks.items():
-        histograms.add(name, np.array([0, peak], np.float32))
+    histograms = _Histograms(method, peaks)
     for _, name, values in stream(model, open_reference, arrays, list(peaks), BUDGET_BYTES):
         histograms.add(name, np.asarray(values, np.float32))
     found = histograms.largest()
@@ -78,9 +75,13 @@ def largest_values(
 
 
 class _Histograms:
-    """ONNX Runtime's collector of histograms, without what it prints."""
+    """ONNX Runtime's collector of histograms, without what it prints.
 
-    def __init__(self, method: str) -> None:
+    The first values decide on the width of the bins there, and a later range a million times as wide on their number;
+    here the ranges are known before.
+    """
+
+    def __init__(self, method: str, peaks: Mapping[str, float]) -> None:
         self._collector = quiet_import("onnxruntime.quantization.calibrate").HistogramCollector(
             method=method,
             symmetric=True,
@@ -89,6 +90,9 @@ class _Histograms:
             percentile=PERCENTILE,
             scenario="same",
         )
+        for name, peak in peaks.items():
+            self.add(name, np.array([0, peak], np.float32))
+            self._collector.get_histogram_dict()[name][0][:] = 0
 
     def add(self, name: str, values: NDArray[np.float32]) -> None:
         if values.size:

@@ -33,3 +33,25 @@ def dtype_name(dtype: Any) -> str:
     """The inverse: the house's name of a numpy dtype."""
     name = np.dtype(dtype).name
     return next((house for house, foreign in _ML_DTYPES.items() if foreign == name), name)
+
+
+def is_integer(dtype: Any) -> bool:
+    """Whether a type holds integers or truth values, those of two and four bits included."""
+    found: np.dtype[Any] = np.dtype(dtype)
+    return found.kind in "biu" or found.name in ("int4", "uint4", "int2", "uint2")
+
+
+def float_bits(dtype: Any) -> int:
+    """Bits of a floating-point type with a sign of its own; 0 for every other type, and for more than 64 bits."""
+    found: np.dtype[Any] = np.dtype(dtype)
+    if found in (np.float16, np.float32, np.float64):
+        return 8 * found.itemsize
+    if found.kind not in "fV":
+        return 0
+    import ml_dtypes
+
+    try:
+        limits = ml_dtypes.finfo(found)
+    except ValueError:
+        return 0
+    return int(limits.bits) if limits.bits <= 64 and limits.min < 0 else 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_trtgray.engines.base import Engine, Feed
-from pytest_trtgray.engines.cache import EngineCache
+from pytest_trtgray.engines.cache import CachedEngine, EngineCache
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.header import Flavour, read_header
 from pytest_trtgray.engines.model import ShapeProfile
@@ -22,7 +22,13 @@ from pytest_trtgray.engines.precision import (
     needs_conversion,
 )
 from pytest_trtgray.engines.profiles import ShapeRequest, resolve_profiles
+from pytest_trtgray.engines.weights import facts_of_build
 from pytest_trtgray.errors import EngineError, NotRunnableError
+from pytest_trtgray.logs.buffer import RecordBuffer
+from pytest_trtgray.logs.records import LogSeverity, Record, at_least
+from pytest_trtgray.logs.silence import silent_findings
+from pytest_trtgray.logs.sink import SINK
+from pytest_trtgray.logs.storage import unpacked
 from pytest_trtgray.vendor import is_installed
 
 if TYPE_CHECKING:
@@ -49,6 +55,7 @@ class LoadOptions:
             on every runtime; without, a weakly typed TensorRT calibrates itself (by entropy), others by ``minmax``.
         tactic_sources: names of TensorRT's ``TacticSource``; empty for its default.
         tf32: whether FP32 layers may compute in TF32; off for a reference.
+        log_level: what is kept of what the runtime says; ``verbose`` is another build.
     """
 
     runtime: Runtime = "auto"
@@ -60,6 +67,7 @@ class LoadOptions:
     calibration_method: str = ""
     tactic_sources: tuple[str, ...] = ()
     tf32: bool = True
+    log_level: LogSeverity = "info"
 
 
 @dataclass(frozen=True)
@@ -168,15 +176,17 @@ def load_model(given: OnnxModel, options: LoadOptions, name: str) -> Engine:
             provider=choose_provider(options.device),
             device_index=options.device,
             notes=notes,
+            log_level=options.log_level,
         )
     else:
         engine = _build_engine(model, options, runtime, flag, profiles=profiles, name=name, notes=notes)
     if model is not given:
         engine.origin = given
     # ONNX Runtime's layers do not tell: it computes FP16 in FP32 where a processor has no kernels for it
-    if options.precision and runtime != "onnxruntime":
-        found = built_precision_finding(options.precision, engine.layers)
-        engine.findings = (found,) if found else ()
+    is_built = runtime != "onnxruntime"
+    found = built_precision_finding(options.precision, engine.layers) if options.precision and is_built else None
+    silent = silent_findings(facts_of_build(given, options.precision, len(engine.layers) if is_built else None))
+    engine.findings = (*([found] if found else []), *silent)
     return engine
 
 
@@ -266,6 +276,7 @@ def _build_engine(
         timing_cache=timing_cache_path(options.cache_dir, flavour, options.device),
         debug_tensors=debug_tensors,
     )
+    cache = EngineCache(options.cache_dir)
     gpu = find_gpu(options.device)
     # TensorRT for RTX builds for several architectures at once and gives the same engine on every machine.
     target = "portable" if flavour == "tensorrt_rtx" else f"{gpu.name} {gpu.sm}" if gpu else "none"
@@ -283,17 +294,33 @@ def _build_engine(
         key["debug_tensors"] = True
     if request.tactic_sources:
         key["tactic_sources"] = sorted(request.tactic_sources)
-    cached = EngineCache(options.cache_dir).get(key, lambda: build(model, request))
+    if options.log_level == "verbose":
+        key["log"] = options.log_level
+        request = replace(request, log_file=cache.path(key, ".log.jsonl.gz"))
+    cached = cache.get(key, lambda: build(model, request))
+    records = _kept_records(cached, request.log_file, options.log_level)
+    if cached.was_cached:
+        for record in records:
+            SINK.replay(record)
     return TensorRTEngine(
         cached.path,
         name=name,
         model=model,
         profiles=profiles,
         facts=cached.manifest,
+        records=records,
         targets=target if flavour == "tensorrt_rtx" else (gpu.sm if gpu else ""),
         notes=notes,
         device_index=options.device,
+        log_level=options.log_level,
     )
+
+
+def _kept_records(cached: CachedEngine, log_file: Path | None, level: LogSeverity) -> RecordBuffer:
+    """What the build said, as far as it was kept."""
+    if log_file is not None:
+        return RecordBuffer.of(unpacked(log_file))
+    return RecordBuffer.of(at_least(map(Record.from_dict, cached.manifest.get("records", ())), level))
 
 
 def _load_plan(path: Path, options: LoadOptions, name: str, onnx: Path | None) -> Engine:
@@ -307,4 +334,10 @@ def _load_plan(path: Path, options: LoadOptions, name: str, onnx: Path | None) -
         )
     from pytest_trtgray.engines.tensorrt import TensorRTEngine
 
-    return TensorRTEngine(path, name=name, model=open_model(onnx) if onnx else None, device_index=options.device)
+    return TensorRTEngine(
+        path,
+        name=name,
+        model=open_model(onnx) if onnx else None,
+        device_index=options.device,
+        log_level=options.log_level,
+    )

@@ -28,6 +28,10 @@ DTYPE_BITS: Mapping[str, int] = {
 PRECISION_ORDER = ("float64", "float32", "bfloat16", "float16", "fp8", "int8", "fp4", "int4")
 """From the finest to the coarsest; the precision of an engine is the coarsest of its layers."""
 
+# Names that exporters and converters give: ONNX Runtime's quantiser and FP16 converter, ModelOpt, PyTorch
+_CONVERSION = re.compile(
+    r"(^|[/_.])(De)?[Qq]uantizeLinear(_\d+)?$|(^|[/_.])D?Q(_\d+)?$|(^|[/_.])[Cc]ast_?\d*$|^Inserted(PrecisionFree)?Cast_"
+)
 QUANTISED = ("fp8", "int8", "uint8", "fp4", "int4", "uint4")
 _SIGNED = {"uint8": "int8", "uint4": "int4"}
 
@@ -110,8 +114,9 @@ class Layer:
         inputs: activations that it reads.
         constants: weights that it holds.
         outputs: activations that it writes.
-        tactic: the kernel chosen, where the engine says.
+        tactic: the kernel chosen, where the engine says: its name, or its number (``0x…``) where it has none.
         profile: index of the optimization profile.
+        stream: of several on which the engine runs layers at once.
     """
 
     name: str
@@ -122,6 +127,7 @@ class Layer:
     outputs: tuple[LayerTensor, ...] = ()
     tactic: str = ""
     profile: int = 0
+    stream: int = 0
 
     @property
     def precision(self) -> str:
@@ -142,8 +148,12 @@ class Layer:
 
     @property
     def title(self) -> str:
-        """What a report calls the layer: its ONNX nodes, shortened; the engine's name if it has none."""
-        return shown_nodes(sorted(self.onnx_nodes)) or canonical_name(self.name)
+        """What a report calls the layer: its ONNX nodes, shortened; the engine's name if it has none.
+
+        Q/DQ nodes and casts come last: a convolution is no ``weight_DequantizeLinear``.
+        """
+        nodes = sorted(self.onnx_nodes, key=lambda node: (is_conversion(node), node))
+        return shown_nodes(nodes) or canonical_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -213,6 +223,15 @@ def coarsest(dtypes: Any) -> str:
     """
     names = {_SIGNED.get(dtype, dtype) for dtype in dtypes}
     return max(names & set(PRECISION_ORDER), key=PRECISION_ORDER.index, default="")
+
+
+def is_conversion(node: str) -> bool:
+    """Whether an ONNX node is named as a converter names Q/DQ nodes and casts.
+
+    >>> is_conversion("/conv1/input_quantizer/QuantizeLinear"), is_conversion("graph_output_cast0")
+    (True, True)
+    """
+    return _CONVERSION.search(node) is not None
 
 
 def canonical_name(name: str) -> str:

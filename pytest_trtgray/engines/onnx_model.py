@@ -16,6 +16,8 @@ import numpy as np
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
+from pytest_trtgray.engines.provenance import GraphNode, foldable
+from pytest_trtgray.engines.scopes import scoped_names
 from pytest_trtgray.errors import ModelError
 
 _ONNX_DTYPES: Mapping[int, str] = {
@@ -65,27 +67,29 @@ _SIZE_OPERANDS: Mapping[str, tuple[int, ...]] = defaultdict(
     },
 )
 """Which operands of an operator are sizes or positions."""
-_SIZE_ARITHMETIC = frozenset(
+SIZE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
      "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
      "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze",
      "Where")
 )  # fmt: skip
 """Operators that make sizes from sizes."""
+_PASSES_INDICES = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators whose output has no other numbers than their first input."""
 
 
 @dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(GraphNode):
     """One node of the main graph, with the name that reports use."""
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class OnnxModel:
-    """A checked ONNX file; weights are read only where needed.
+    r"""A checked ONNX file; weights are read only where needed.
+
+    Names that are no UTF-8 have escapes in the place of their bytes (``caf\xe9``), here and in what the runtimes get:
+    their Python bindings drop every message with such a name.
 
     Args:
         path: the ``.onnx`` file. External data must lie where the model says.
@@ -93,6 +97,7 @@ class OnnxModel:
         made: how, such as ``converted to fp16``.
 
     Attributes:
+        is_renamed: whether names were escaped, so that the file is not what a runtime should read.
         is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
 
     Raises:
@@ -103,6 +108,7 @@ class OnnxModel:
         self.path = Path(path)
         self.original = original or self.path
         self.proto = _load_proto(self.path)
+        self.is_renamed = _make_legible(self.proto)
         self.is_edited = False
         self._made = made
         _check_external_data(self.path, self.proto)
@@ -111,7 +117,7 @@ class OnnxModel:
         """The same file with another graph in memory, whose external data are still found beside the file."""
         model = OnnxModel.__new__(OnnxModel)
         model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
-        model.is_edited = True
+        model.is_renamed, model.is_edited = self.is_renamed, True
         return model
 
     @property
@@ -126,6 +132,24 @@ class OnnxModel:
             OnnxNode(node_name(node), node.op_type, tuple(node.input), tuple(node.output))
             for node in self.proto.graph.node
         )
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators; 1 where the model does not say."""
+        return max(
+            (int(entry.version) for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
+        )
+
+    @functools.cached_property
+    def scoped_names(self) -> Mapping[str, str]:
+        """By node name, a name that tells the module, where the exporter's own names are numbers."""
+        return scoped_names((node_name(node), node) for node in _nodes(self.proto.graph))
+
+    @functools.cached_property
+    def computed_nodes(self) -> tuple[str, ...]:
+        """Nodes of the main graph that depend on an input, in order, as layers call them."""
+        constant = foldable(self.nodes, set(self.initializers))
+        return tuple(self.scoped_names.get(node.name, node.name) for node in self.nodes if node.name not in constant)
 
     @functools.cached_property
     def initializers(self) -> Mapping[str, Any]:
@@ -153,7 +177,7 @@ class OnnxModel:
 
         try:
             # Strict mode would refuse whole models for one custom operator.
-            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+            graph = onnx.shape_inference.infer_shapes(without_weights(self.proto)).graph
         except Exception:  # inference is a help, not a need
             graph = self.proto.graph
         found = {}
@@ -191,21 +215,24 @@ class OnnxModel:
         return sum(_tensor_bytes(tensor) for tensor in self.proto.graph.initializer)
 
     def _limits(self, name: str) -> tuple[float, float] | None:
-        """Sensible values of an input, where the graph tells: indices stay below the table's length."""
+        """Sensible values of an input, where the graph tells: indices stay below the length of every table."""
         if "mask" in name.lower():
             return (1.0, 1.0)
         aliases = {name}
+        lengths = []
         for node in self.proto.graph.node:
-            if node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten") and (
-                node.input and node.input[0] in aliases
-            ):
+            if node.op_type in _PASSES_INDICES and node.input and node.input[0] in aliases:
                 aliases.update(node.output)
             if node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in aliases:
-                table = self.initializers.get(node.input[0])
-                if table is not None and table.dims:
-                    axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
-                    return (0.0, float(table.dims[axis] - 1))
-        return None
+                axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
+                lengths += [dim for dim in self._table_shape(node.input[0])[axis:][:1] if isinstance(dim, int) and dim]
+        return (0.0, float(min(lengths) - 1)) if lengths else None
+
+    def _table_shape(self, name: str) -> tuple[Dim, ...]:
+        """The shape of a table of embeddings: a weight, or what is made of one (cast, dequantised)."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        return self.tensors[name].shape if name in self.tensors else ()
 
     def _is_shape(self, value: Any) -> bool:
         """Whether an input's values are sizes: a short list of integers that ends where a size is read."""
@@ -216,7 +243,7 @@ class OnnxModel:
         for node in _nodes(self.proto.graph):
             if any(index < len(node.input) and node.input[index] in sizes for index in _SIZE_OPERANDS[node.op_type]):
                 return True
-            if node.op_type in _SIZE_ARITHMETIC and any(name in sizes for name in node.input):
+            if node.op_type in SIZE_ARITHMETIC and any(name in sizes for name in node.input):
                 sizes.update(node.output)
         return False
 
@@ -376,6 +403,42 @@ def _load_proto(path: Path) -> Any:
     return proto
 
 
+def _make_legible(message: Any) -> bool:
+    """Escape texts that are no UTF-8, in place; whether there were any. Protocol buffers give them as bytes."""
+    changed = False
+    for name, is_text in _texts_and_messages(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, bytes):
+            setattr(message, name, _escaped(value))
+            changed = True
+        elif isinstance(value, str):
+            continue
+        elif is_text:
+            for index, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[index] = _escaped(text)
+                    changed = True
+        elif hasattr(value, "DESCRIPTOR"):
+            changed |= message.HasField(name) and _make_legible(value)
+        else:
+            for inner in value:
+                changed |= _make_legible(inner)
+    return changed
+
+
+@functools.lru_cache(maxsize=256)
+def _texts_and_messages(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """Fields of a message that are texts, and those that may hold some; weights are neither."""
+    from google.protobuf.descriptor import FieldDescriptor
+
+    kinds = {FieldDescriptor.TYPE_STRING: True, FieldDescriptor.TYPE_MESSAGE: False}
+    return tuple((field.name, kinds[field.type]) for field in descriptor.fields if field.type in kinds)
+
+
+def _escaped(name: bytes) -> str:
+    return name.decode("utf-8", errors="backslashreplace")
+
+
 def _unreadable(path: Path, error: str) -> str:
     with path.open("rb") as file:
         head = file.read(64)
@@ -418,7 +481,7 @@ def _spec(value: Any, limits: tuple[float, float] | None) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(tensor.elem_type), tuple(dims), limits)
 
 
-def _without_weights(proto: Any) -> Any:
+def without_weights(proto: Any) -> Any:
     """A copy without large weights: shape inference needs small constants only, and has a 2 GiB limit."""
     import onnx
 

@@ -28,10 +28,12 @@ from pytest_trtgray.engines.model import (
 from pytest_trtgray.engines.onnx_model import OnnxModel, dtype_name, load_small_weights, node_name
 from pytest_trtgray.engines.profiles import any_shape
 from pytest_trtgray.engines.provenance import GraphNode, trace_origins
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import LogSeverity, Record, at_least
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import quiet_import
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
@@ -43,7 +45,7 @@ _TOKEN = re.compile(r"_token_\d+$")
 _ORT_TENSOR = re.compile(r"tensor\((\w+)\)")
 _ORT_FLOATS = {"float": "float32", "double": "float64"}
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
-_WARNING, _ERROR = 2, 3
+_SEVERITY: Mapping[LogSeverity, int] = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "internal_error": 4}
 
 
 class OnnxRuntimeEngine(Engine):
@@ -57,6 +59,7 @@ class OnnxRuntimeEngine(Engine):
         optimisation: ``all`` is what ships; ``none`` runs the graph as written and is the reference.
         device_index: CUDA device, for the CUDA provider.
         notes: what was assumed about the profiles.
+        log_level: what is kept of what ONNX Runtime says while it loads the model.
 
     Raises:
         EngineError: the model cannot be loaded, or another provider was used silently.
@@ -74,6 +77,7 @@ class OnnxRuntimeEngine(Engine):
         optimisation: Optimisation = "all",
         device_index: int = 0,
         notes: tuple[str, ...] = (),
+        log_level: LogSeverity = "warning",
     ) -> None:
         self._ort = quiet_import("onnxruntime")
         self.model = model
@@ -83,8 +87,8 @@ class OnnxRuntimeEngine(Engine):
         self.notes = notes
         self.blocked = ""
         with SINK.collect("load") as collected, native_stderr():
-            self._session = self._open()
-        self.records: Sequence[Record] = tuple(collected)
+            self._session = self._open(log_level=log_level)
+        self.records: Sequence[Record] = tuple(at_least(collected, log_level))
         self.info = EngineInfo(
             name=name,
             path=str(model.path),
@@ -119,7 +123,7 @@ class OnnxRuntimeEngine(Engine):
                     tactic=str(node.domain),
                 )
             )
-        return tuple(layers)
+        return with_scoped_names(layers, self.model.scoped_names)
 
     @property
     def timing_method(self) -> Mapping[str, str]:
@@ -148,18 +152,30 @@ class OnnxRuntimeEngine(Engine):
             finally:
                 context.close()
 
+    def renew(self) -> None:
+        """Start over in a fresh session."""
+        with native_stderr():
+            self._session = self._open()
+
     def _infer(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names = [spec.name for spec in self.info.outputs]
         try:
-            values = self._session.run(names, feed)
+            with SINK.phase("run"), native_stderr():
+                values = self._session.run(names, feed)
         except Exception as error:  # onnxruntime has an exception class for every status code
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
             raise EngineError(self.info.name, f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
-    def _open(self, *, profile_prefix: str | None = None, optimised_path: Path | None = None) -> Any:
+    def _open(
+        self,
+        *,
+        profile_prefix: str | None = None,
+        optimised_path: Path | None = None,
+        log_level: LogSeverity = "warning",
+    ) -> Any:
         options = self._ort.SessionOptions()
-        options.log_severity_level = _ERROR if optimised_path else _WARNING
+        options.log_severity_level = _SEVERITY["error" if optimised_path else log_level]
         # a part of a model is run once; an arena grows in powers of two and keeps what it has
         options.enable_cpu_mem_arena = not self.model.is_edited
         level = "ORT_ENABLE_ALL" if self.optimisation == "all" else "ORT_DISABLE_ALL"
@@ -196,8 +212,9 @@ class OnnxRuntimeEngine(Engine):
         return session
 
     def _source(self, options: Any) -> str | bytes:
-        """The path; of a graph in memory, or with unnamed nodes, its bytes with the names that the reports use."""
-        if not self.model.is_edited and all(node.name for node in self.model.proto.graph.node):
+        """The path; of an edited graph, unnamed nodes or names that are no UTF-8, the bytes as reports have them."""
+        as_in_file = not (self.model.is_edited or self.model.is_renamed)
+        if as_in_file and all(node.name for node in self.model.proto.graph.node):
             return str(self.model.path)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self.model.path.parent.resolve())

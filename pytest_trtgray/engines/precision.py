@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pytest_trtgray.engines.base import Feed
 from pytest_trtgray.engines.calibration import check_method, checked_feeds, largest_values
 from pytest_trtgray.engines.dtypes import dtype_name, numpy_dtype
+from pytest_trtgray.engines.kernels import is_matrix_kernel
 from pytest_trtgray.engines.model import Layer, coarsest
 from pytest_trtgray.engines.onnx_model import (
     OnnxModel,
@@ -42,7 +43,7 @@ from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError
 from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import quiet_import
 
 PRECISIONS: Mapping[str, str] = {
@@ -74,7 +75,6 @@ _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _INTEGER_OPS = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm")
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
-_HEAVY_KINDS = ("conv", "gemm", "matmul", "matrixmultiply", "fullyconnected", "correlation", "attention", "einsum")
 _TACTIC_TYPE = re.compile(r"(?:^|_)(bf16|tf32|f16|f32|i8|s8|e4m3)(?:\1)?(?=_|$)")
 _TACTIC_DTYPES = {
     "bf16": "bfloat16",
@@ -214,7 +214,9 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
         ``engine.layer(node).precision``: a weakly typed builder may choose.
     """
     dtype = PRECISIONS[wanted]
-    judged = {layer.title: layer for layer in layers if _is_heavy(layer)}  # once, however many profiles there are
+    judged = {
+        layer.title: layer for layer in layers if is_matrix_kernel(layer)
+    }  # once, however many profiles there are
     noun = "convolutions and matrix products"
     if not judged:
         judged = {layer.title: layer for layer in layers if layer.precision}
@@ -247,14 +249,6 @@ def built_precision_finding(wanted: str, layers: Sequence[Layer]) -> Finding | N
         {"honoured": honoured, "total": total, "unknown": unknown},
         "The builder takes another precision where it is faster or where no kernel exists.",
     )
-
-
-def _is_heavy(layer: Layer) -> bool:
-    kind = layer.kind.lower().replace("_", "")
-    if kind in ("kgen", "myelin"):
-        # A pointwise kernel names the matrix product that it feeds among its nodes; only its own name tells.
-        return "gemm" in layer.name.lower() or "mha" in layer.name.lower()
-    return kind == "runtimefusion" or (any(word in kind for word in _HEAVY_KINDS) and "convert" not in kind)
 
 
 def _computes_in(layer: Layer) -> str:

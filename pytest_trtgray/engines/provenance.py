@@ -57,7 +57,7 @@ def trace_origins(
     """
     producer = {output: node for node in original for output in node.outputs if output}
     by_name = {node.name: node for node in original}
-    folded = _foldable(original, set(constants))
+    folded = foldable(original, set(constants))
     anchors = [_anchors(node, producer, by_name) for node in optimised]
     owner: dict[str, int] = {}
     for index, nodes in enumerate(anchors):
@@ -121,8 +121,13 @@ def _walk_back(
             pending.append(source)
 
 
-def _foldable(nodes: Sequence[GraphNode], constants: set[str]) -> set[str]:
-    """Nodes that depend on constants only."""
+def foldable(nodes: Sequence[GraphNode], constants: set[str]) -> set[str]:
+    """Names of nodes that depend on constants only.
+
+    Args:
+        nodes: in topological order.
+        constants: names of initializers.
+    """
     known = set(constants)
     folded = set()
     for node in nodes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 import time
 import warnings
@@ -24,20 +23,24 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.building import primary_context
+from pytest_trtgray.engines.callbacks import deferred_interrupt, logger_of, recorder_of
 from pytest_trtgray.engines.cuda import cuda
 from pytest_trtgray.engines.device import find_gpu, no_gpu_reason
 from pytest_trtgray.engines.execution import Execution
-from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, logger_of, recorder_of, shares_profiles
+from pytest_trtgray.engines.flavour import PRODUCT, check_version, first_cause, shares_profiles
 from pytest_trtgray.engines.header import EngineHeader, Flavour, read_header
-from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows
+from pytest_trtgray.engines.layer_listing import datatype, layers_from_json, layers_from_rows, parse_listing
 from pytest_trtgray.engines.model import EngineInfo, Layer, Memory, ShapeProfile, ShapeRange, TensorSpec
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import check_shapes, requested
+from pytest_trtgray.engines.scopes import with_scoped_names
 from pytest_trtgray.engines.taps import Taps
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import write_atomically
+from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import LogSeverity, Record
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 FREE_MEMORY = "Free memory on the GPU (nvidia-smi shows who uses it), or build with smaller --trt-max-shapes."
@@ -53,9 +56,11 @@ class TensorRTEngine(Engine):
         model: the ONNX model behind it, if known: input limits, and tensor specs without a GPU.
         profiles: of the build; read from the engine where there is a GPU.
         facts: what :func:`build` told, if it was built here.
+        records: what the build said, if it was built here; what loading says is added.
         targets: the hardware it was built for.
         notes: what was assumed about the profiles.
         device_index: CUDA device.
+        log_level: what is kept of what TensorRT says.
 
     Raises:
         EngineError: damaged, made by another version, or refused by TensorRT.
@@ -71,9 +76,11 @@ class TensorRTEngine(Engine):
         model: OnnxModel | None = None,
         profiles: tuple[ShapeProfile, ...] = (),
         facts: Mapping[str, Any] | None = None,
+        records: RecordBuffer | None = None,
         targets: str = "",
         notes: tuple[str, ...] = (),
         device_index: int = 0,
+        log_level: LogSeverity = "info",
     ) -> None:
         self.path = path
         self.model = model
@@ -91,9 +98,9 @@ class TensorRTEngine(Engine):
             "" if device else f"running a {PRODUCT[flavour]} engine needs a GPU: " + no_gpu_reason(device_index)
         )
         self._engine: Any = None
-        loaded: tuple[Record, ...] = ()
+        said = RecordBuffer() if records is None else records
         if device is not None:
-            with SINK.collect("load") as collected, native_stderr():
+            with SINK.collect("load", level=log_level) as loaded, native_stderr():
                 try:
                     self._engine = _deserialize(path, flavour, self.header, device_index)
                 except EngineError as error:
@@ -101,11 +108,9 @@ class TensorRTEngine(Engine):
                         raise
                     # What was built here can still be looked at (RTX 1.7 builds on any GPU and runs on few).
                     self.blocked = error.reason
-            loaded = tuple(collected)
-        self.records: Sequence[Record] = (
-            *(Record.from_dict(record) for record in self._facts.get("records", ())),
-            *loaded,
-        )
+            for record in loaded:
+                said.append(record)
+        self.records: Sequence[Record] = said
         # The model knows more: symbols such as "batch", and which values an input takes.
         inputs = model.inputs if model else self._specs("INPUT") if self._engine else ()
         outputs = model.outputs if model else self._specs("OUTPUT") if self._engine else ()
@@ -119,14 +124,15 @@ class TensorRTEngine(Engine):
             profiles=profiles or (self._profiles(inputs) if self._engine else ()),
             device=device,
             targets=targets or "+".join(self.header.targets),
-            memory=Memory(**self._facts.get("memory", {})),
+            memory=self._memory(),
         )
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:
         """From the build's log where it was built here (the same on every machine), else the inspector."""
+        names = self.model.scoped_names if self.model else {}
         if rows := self._facts.get("layers"):
-            return tuple(layers_from_rows(rows))
+            return with_scoped_names(layers_from_rows(rows), names)
         if self._engine is None:
             raise NotRunnableError(
                 self.info.name,
@@ -139,7 +145,7 @@ class TensorRTEngine(Engine):
             if context is not None:
                 inspector.execution_context = context
             text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-        return tuple(layers_from_json(json.loads(text)))
+        return with_scoped_names(layers_from_json(parse_listing(text)), names)
 
     @contextmanager
     def _optimal_context(self) -> Iterator[Any]:
@@ -230,14 +236,18 @@ class TensorRTEngine(Engine):
             raise EngineError(self.info.name, f"a debug tensor could not be read: {listener.failures[0]}")
         return listener.shown, outputs
 
-    def close(self) -> None:
-        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+    def renew(self) -> None:
+        """Start over in a fresh execution context; compiled kernels are kept."""
         if self._execution is not None:
             self._execution.close()
+            self._execution = None
+
+    def close(self) -> None:
+        """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
+        self.renew()
         if self._kernels is not None:
             self._kernels.save()
         # what was made last goes first
-        self._execution = None
         self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
@@ -295,9 +305,8 @@ class TensorRTEngine(Engine):
 
     def _make_way(self) -> None:
         """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
-        if self._execution is not None and not shares_profiles(self.flavour):
-            self._execution.close()
-            self._execution = None
+        if not shares_profiles(self.flavour):
+            self.renew()
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:
@@ -331,6 +340,17 @@ class TensorRTEngine(Engine):
         """Beside an engine that was built here; nobody asked for a file beside the user's own."""
         device = self.info.device
         return self.path.with_suffix(f".{device.sm}.kernels") if self._facts and device else None
+
+    def _memory(self) -> Memory:
+        """What the build told; of an engine file what a context needs, activations and scratch together."""
+        if self._facts or self._engine is None:
+            return Memory(**self._facts.get("memory", {}))
+        engine = self._engine
+        if hasattr(engine, "device_memory_size_v2"):
+            return Memory(activations_bytes=int(engine.device_memory_size_v2))
+        return Memory(
+            activations_bytes=int(engine.device_memory_size) if hasattr(engine, "device_memory_size") else None
+        )
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
@@ -425,7 +445,7 @@ class KernelCache:
 
 def _deserialize(path: Path, flavour: Flavour, header: EngineHeader, device_index: int) -> Any:
     trt = quiet_import(flavour)
-    with SINK.collect("load") as records, primary_context(device_index):
+    with deferred_interrupt(), SINK.collect("load") as records, primary_context(device_index):
         runtime = trt.Runtime(logger_of(flavour))
         runtime.error_recorder = recorder_of(flavour)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())

@@ -6,6 +6,7 @@ only where a report asks for them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,18 @@ from pytest_trtgray.timing.grouping import module_of
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
     from pytest_trtgray.accuracy.localise import Localisation
+    from pytest_trtgray.accuracy.quantisation import Quantisation
+    from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.gate import Baseline, Verdict
-    from pytest_trtgray.timing.profile import Profile
+    from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
+
+MAX_MODULES = 100
+"""Rows of modules, those that take longest."""
+DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
+"""Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
@@ -45,6 +53,7 @@ def timing_details(
         "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
         "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
         "reason": verdict.reason if verdict else "",
@@ -62,6 +71,19 @@ def timing_details(
     }
 
 
+def _module_row(module: ModuleTime) -> dict[str, Any]:
+    return {
+        "module": module.pattern,
+        "us": module.us,
+        "share": module.share,
+        "layers": len(module.layers),
+        "weights_bytes": module.weights_bytes,
+        "activations_bytes": module.activations_bytes,
+        "flops": module.flops,
+        "bound": module.bound,
+    }
+
+
 def structure_details(snapshot: Snapshot) -> dict[str, Any]:
     """Layers with their tensors, inputs, outputs and memory."""
     return snapshot.to_dict()
@@ -70,6 +92,25 @@ def structure_details(snapshot: Snapshot) -> dict[str, Any]:
 def outputs_details(comparison: Comparison) -> dict[str, Any]:
     """Every output's errors."""
     return {"outputs": [_output_row(output) for output in comparison.outputs]}
+
+
+def scales_details(found: Quantisation) -> dict[str, Any]:
+    """Every quantised tensor's numbers; what is not known or infinite is left out of its row."""
+    return {
+        "samples": found.samples,
+        "left_out": dict(found.left_out),
+        "tensors": [_tensor_row(tensor) for tensor in found.tensors],
+    }
+
+
+def _tensor_row(tensor: QuantisedTensor) -> dict[str, Any]:
+    row = {**vars(tensor), "readers": [reader.node for reader in tensor.readers]}
+    row["drift"] = _finite(vars(tensor.drift)) if tensor.drift else None
+    return _finite(row)
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def localisation_details(found: Localisation) -> dict[str, Any]:
@@ -130,17 +171,31 @@ def _judgement_row(judgement: Judgement) -> dict[str, Any]:
 
 
 def _output_row(output: OutputComparison) -> Mapping[str, Any]:
+    metrics = output.metrics
     return {
         "name": output.name,
         "elements": output.elements,
         "wrong": output.wrong,
         "non_finite": output.nan,
-        "max_abs": output.max_abs,
-        "rms_wanted": output.rms_wanted,
-        "relative_l2": output.relative_l2,
         "tolerance": str(output.tolerance),
+        "max_abs": None,
+        "rms_wanted": None,
+        "relative_l2": None,
+        **(metrics.to_dict() if metrics else {}),
+        "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
+        "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
         "worst": [
-            {"index": list(worst.index), "got": worst.got, "wanted": worst.wanted, "allowed": worst.allowed}
+            {
+                "index": list(worst.index),
+                "got": _value(worst.got),
+                "wanted": _value(worst.wanted),
+                "allowed": worst.allowed,
+            }
             for worst in output.worst
         ],
     }
+
+
+def _value(number: float) -> float | str:
+    """A value as it is; JSON has no NaN and no infinities."""
+    return number if math.isfinite(number) else repr(number)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-import pytest_trtgray
 from pytest_trtgray.errors import TrtGrayError
 
 if TYPE_CHECKING:
     from pytest_trtgray.session import TrtSession
+    from pytest_trtgray.settings import Settings
 
-JSON_SCHEMA = 1
 final_key = pytest.StashKey["FinalState"]()
 
 
@@ -49,30 +47,45 @@ def finish(config: pytest.Config) -> None:
         state.remarks = list(session.remarks)
         _sort_out_obsolete(config, session, state)
         session.close()
-    if settings.json_path is not None:
-        try:
-            write_json(config, settings.json_path)
-        except (OSError, ValueError) as error:
-            state.problems.append(f"{settings.json_path}: the JSON report cannot be written: {error}")
+    if settings.wants_details:
+        _write_reports(config, settings, state)
 
 
-def write_json(config: pytest.Config, path: Path) -> None:
-    """All checks of the run, atomically."""
+def _write_reports(config: pytest.Config, settings: Settings, state: FinalState) -> None:
+    """Write what was asked for; one that fails leaves the others alone."""
     from pytest_trtgray.files import dump_json, write_atomically
+    from pytest_trtgray.reporting.document import make_document
+    from pytest_trtgray.reporting.html import render
+    from pytest_trtgray.reporting.logs import log_path, write_log
+    from pytest_trtgray.reporting.markdown import render_markdown
     from pytest_trtgray.reporting.results import all_results
 
-    data: dict[str, Any] = {
-        "format": "trtgray-run",
-        "schema": JSON_SCHEMA,
-        "pytest_trtgray": pytest_trtgray.__version__,
-        "python": platform.python_version(),
-        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "checks": [
-            {"test": result.nodeid, **result.check, "details": result.details} for result in all_results(config)
-        ],
-    }
+    data = make_document(all_results(config))
+    if settings.json_path is not None:
+        beside = log_path(settings.json_path)
+        try:
+            data["log"] = write_log(config, beside)
+        except OSError as error:
+            state.problems.append(f"{beside}: what the runtimes said cannot be written: {error}")
     config.hook.pytest_trt_update_json(config=config, data=data)
-    write_atomically(path, dump_json(data))
+    writers: tuple[tuple[Path | None, str, Callable[[Path], bytes]], ...] = (
+        (settings.json_path, "JSON report", lambda _: dump_json(data)),
+        (settings.report_path, "HTML report", lambda _: render([data]).encode("utf-8")),
+        (settings.summary_path, "step summary", lambda path: _appended(path, render_markdown(data))),
+    )
+    for path, what, content in writers:
+        if path is None:
+            continue
+        try:
+            write_atomically(path, content(path))
+        except (OSError, ValueError) as error:
+            state.problems.append(f"{path}: the {what} cannot be written: {error}")
+
+
+def _appended(path: Path, text: str) -> bytes:
+    """The step summary so far and ours: other steps and plugins write into the same file."""
+    before = path.read_bytes() if path.exists() else b""
+    return before + (b"\n" if before and not before.endswith(b"\n") else b"") + text.encode("utf-8")
 
 
 def find_obsolete(session: TrtSession, *, narrowed: bool) -> list[Path]:

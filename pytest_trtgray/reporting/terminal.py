@@ -18,13 +18,15 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "recorded": {"cyan": True},
     "faster": {"yellow": True},
     "inconclusive": {"yellow": True},
+    "suspect": {"yellow": True},
     "missing": {"red": True},
     "slower": {"red": True},
     "differs": {"red": True},
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("against", "timing", "first-calls", "outputs", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "scales", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "structure", "log", "shapes")
 _KIND_WIDTH = 10
 _MAX_ADVICE = 5
 

@@ -2,8 +2,8 @@
 
 from pytest_trtgray.structure.diff import StructureDiff, diff
 from pytest_trtgray.structure.matching import Matching, match_layers
-from pytest_trtgray.structure.reading import read_layers
-from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
+from pytest_trtgray.structure.reading import read_layers, read_snapshot
+from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots, snapshot_of
 
 __all__ = [
     "Matching",
@@ -13,4 +13,6 @@ __all__ = [
     "diff",
     "match_layers",
     "read_layers",
+    "read_snapshot",
+    "snapshot_of",
 ]

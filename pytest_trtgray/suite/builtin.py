@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.findings import listing
-from pytest_trtgray.instruments import Comparer, Profiler, ShadowFactory, StructureOf, compare_on
-from pytest_trtgray.logs.log import Log
+from pytest_trtgray.instruments import (
+    Comparer,
+    LogReader,
+    Profiler,
+    QuantisationInspector,
+    ShadowFactory,
+    StructureOf,
+    default_feed,
+)
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
+from pytest_trtgray.instruments import Metamorphic
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -26,8 +33,14 @@ FUZZ_EXAMPLES_STATIC = 10
 """Of a model with one shape only: there the values vary, the shape does not."""
 SWEEP_LIMIT = 128
 """A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
+SCALES_BUDGET_S = 20.0
+"""A large model's scales are inspected as far as this goes."""
+RELATIONS_BUDGET_S = 10.0
+"""Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
+
+TESTS = ("layers", "outputs", "structure", "log", "shapes")
 
 
 def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
@@ -45,19 +58,47 @@ def against(trt_engine: Engine, trt_against: Engine, trt_profiler: Profiler, trt
 
 
 def outputs(
-    trt_engine: Engine, trt_shadow: ShadowFactory, trt_compare: Comparer, request: pytest.FixtureRequest
+    trt_engine: Engine,
+    trt_shadow: ShadowFactory,
+    trt_compare: Comparer,
+    trt_metamorphic: Metamorphic,
+    trt_quantisation: QuantisationInspector,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """Outputs agree with the FP32 reference; if they do not, the node that makes them wrong is named."""
+    """Outputs agree with the FP32 reference, and with those of the same rows run again, alone or in another order.
+
+    If they do not, the node that makes them wrong is named; of a Q/DQ model, how its scales fit.
+    """
     __tracebackhide__ = True
     from pytest_trtgray.state import trt_session
 
     trt_engine.require_runnable()
-    comparison = trt_compare(trt_engine, trt_shadow.current)
+    shadow = trt_shadow.current
+    comparison = trt_compare(trt_engine, shadow)
+    relations = trt_metamorphic(trt_engine, reference=shadow, budget_s=RELATIONS_BUDGET_S)
+    if trt_engine.model is not None and trt_engine.model.is_quantised:
+        _look_at_scales(trt_engine, trt_quantisation, request.node, explain=not comparison.ok)
+    failures = [found.message() for found in (comparison, relations) if not found.ok]
     limit_s = trt_session(request.config).settings.localise_s
     if not comparison.ok and limit_s:
-        origin = describe_origin(trt_engine, trt_shadow.current, trt_compare, limit_s)
-        raise AssertionError(f"{comparison.message()}\n{origin}".rstrip())
-    comparison.check()
+        failures.insert(1, describe_origin(trt_engine, shadow, trt_compare, limit_s))
+    if failures:
+        raise AssertionError("\n".join(failures).rstrip())
+
+
+def _look_at_scales(engine: Engine, inspect: QuantisationInspector, item: pytest.Item, *, explain: bool) -> None:
+    """Report how the scales fit: weights always, activations where there is a difference to explain.
+
+    The input is random, so what it says of activations is no fault by itself.
+    """
+    from pytest_trtgray.errors import TrtGrayError
+    from pytest_trtgray.state import trt_session
+
+    feeds = [default_feed(item, engine, None)] if explain else []
+    try:
+        inspect(engine, feeds, representative=False, time_limit_s=SCALES_BUDGET_S)
+    except TrtGrayError as error:  # the outputs have their verdict; this is beside it
+        trt_session(item.config).report(item, "scales", engine, "skipped", f"not inspected: {error.reason}")
 
 
 def describe_origin(engine: Engine, shadow: Shadow, compare: Comparer, limit_s: float) -> str:
@@ -90,10 +131,11 @@ def structure(trt_engine: Engine, trt_structure: Callable[[Engine], StructureOf]
     trt_structure(trt_engine).check()
 
 
-def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.FixtureRequest) -> None:
-    """The runtime reported no errors while it built and loaded the engine."""
+def log(trt_engine: Engine, trt_log: LogReader, request: pytest.FixtureRequest) -> None:
+    """Nothing that the runtime said while it built and loaded the engine is an error."""
     __tracebackhide__ = True
     from pytest_trtgray.errors import NotRunnableError
+    from pytest_trtgray.findings import errors
     from pytest_trtgray.state import trt_session
 
     said = trt_log(trt_engine)
@@ -105,7 +147,7 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
         request.node,
         "log",
         trt_engine,
-        "fail" if said.errors else "pass",
+        "fail" if errors(said.findings) else "pass",
         f"{len(said.errors)} errors, {len(said.warnings)} warnings in {len(said.records)} messages",
         said.findings,
     )
@@ -113,133 +155,23 @@ def log(trt_engine: Engine, trt_log: Callable[[Engine], Log], request: pytest.Fi
 
 
 def shapes(trt_engine: Engine, trt_shadow: ShadowFactory, request: pytest.FixtureRequest) -> None:
-    """At every shape of the profiles, outputs agree with the FP32 reference."""
+    """At every shape of the profiles, in any order, outputs agree with the FP32 reference; other shapes are refused."""
     __tracebackhide__ = True
+    from pytest_trtgray.findings import failure_message
     from pytest_trtgray.state import trt_session
+    from pytest_trtgray.suite.shape_search import ShapeSearch
 
     trt_engine.require_runnable()
-    shadow = trt_shadow.current
     session = trt_session(request.config)
-    fuzz = Fuzz(trt_engine, shadow, session.settings.rtol, session.settings.atol)
-    try:
-        fuzz.run()
-    except AssertionError as error:
-        failure = fuzz.describe_failure(str(error))
-        session.report(request.node, "shapes", trt_engine, "fail", failure.splitlines()[0])
-        raise AssertionError(failure) from None
-    session.report(request.node, "shapes", trt_engine, "pass", fuzz.summary())
-
-
-class Fuzz:
-    """Feeds of all shapes through an engine and its reference, until the examples or the time are used up.
-
-    Args:
-        engine: under test.
-        shadow: its reference.
-        rtol: relative tolerance; ``None`` for the default of the engine's precision.
-        atol: absolute tolerance.
-    """
-
-    def __init__(self, engine: Engine, shadow: Any, rtol: float | None, atol: float | None) -> None:
-        self._engine = engine
-        self._shadow = shadow
-        self._rtol, self._atol = rtol, atol
-        self._deadline = time.monotonic() + FUZZ_BUDGET_S
-        self._failed: Any = None
-        self.tried: set[str] = set()
-
-    def run(self) -> None:
-        """Search for a feed that fails, and shrink it.
-
-        Raises:
-            AssertionError: the smallest that was found.
-        """
-        for feed in self._corner_feeds():
-            self._check(feed)
-        for feed in self._sweep_feeds():
-            if time.monotonic() > self._deadline:
-                break
-            self._check(feed)
-        self._search()()
-
-    def summary(self) -> str:
-        """What was tried."""
-        return f"{len(self.tried)} shapes against the reference"
-
-    def describe_failure(self, message: str) -> str:
-        """The failure, the smallest feed that shows it, and code that reproduces it."""
-        from pytest_trtgray.engines.model import format_shapes
-
-        feed = self._failed
-        shapes = format_shapes(feed.shapes)
-        first, *rest = message.splitlines()
-        reproduce = f"make_feed(engine.info.inputs, {feed.shapes!r}, seed={feed.seed})"
-        return "\n".join([f"at {shapes}: {first}", *rest, f"  reproduce: {reproduce}"])
-
-    def _is_dynamic(self) -> bool:
-        profiles = self._engine.info.profiles
-        return any(bounds.min != bounds.max for profile in profiles for bounds in profile.values())
-
-    def _corner_feeds(self) -> list[Any]:
-        from pytest_trtgray.feeds import make_feed
-
-        found: list[Any] = []
-        for profile in self._engine.info.profiles:
-            for which in ("min", "opt", "max"):
-                shape = {name: getattr(bounds, which) for name, bounds in profile.items()}
-                if shape not in [feed.shapes for feed in found]:
-                    found.append(make_feed(self._engine.info.inputs, shape))
-        return found
-
-    def _sweep_feeds(self) -> Iterator[Any]:
-        """Every size of a profile that has few: one dimension, smallest first, so that nothing is left to shrink."""
-        from pytest_trtgray.feeds import make_feed
-
-        for profile in self._engine.info.profiles:
-            ranges = {
-                (low, high)
-                for bounds in profile.values()
-                for low, high in zip(bounds.min, bounds.max, strict=True)
-                if low < high
-            }
-            if len(ranges) != 1:
-                continue
-            ((first, last),) = ranges
-            for size in range(first, last + 1) if last - first < SWEEP_LIMIT else ():
-                shape = {
-                    name: tuple(size if low < high else low for low, high in zip(bounds.min, bounds.max, strict=True))
-                    for name, bounds in profile.items()
-                }
-                yield make_feed(self._engine.info.inputs, shape)
-
-    def _search(self) -> Callable[[], None]:
-        from hypothesis import HealthCheck, Phase, given, settings
-
-        from pytest_trtgray.fuzz import profile_feeds
-
-        @settings(
-            settings.get_profile("default"),
-            max_examples=FUZZ_EXAMPLES if self._is_dynamic() else FUZZ_EXAMPLES_STATIC,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            print_blob=False,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(feed=profile_feeds(self._engine))
-        def search(feed: Any) -> None:
-            # Once something failed the time no longer counts: shrinking must see the same answers.
-            if self._failed is None and time.monotonic() > self._deadline:
-                return
-            self._check(feed)
-
-        return search
-
-    def _check(self, feed: Any) -> None:
-        __tracebackhide__ = True
-        comparison = compare_on(feed, self._engine, self._shadow, rtol=self._rtol, atol=self._atol)
-        self.tried.add(repr(sorted(feed.shapes.items())))
-        if not comparison.ok:
-            self._failed = feed
-            raise AssertionError(comparison.message())
+    search = ShapeSearch(
+        trt_engine,
+        trt_shadow.current,
+        rtol=session.settings.rtol,
+        atol=session.settings.atol,
+        seed=request.config.getoption("hypothesis_seed", None),
+    )
+    findings = search.run()
+    outcome = "fail" if findings else "pass"
+    session.report(request.node, "shapes", trt_engine, outcome, search.summary(), findings)
+    if findings:
+        raise AssertionError(failure_message("shapes", findings))

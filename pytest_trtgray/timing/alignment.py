@@ -42,6 +42,11 @@ class Alignment:
     added: tuple[tuple[str, int], ...]
     removed: tuple[tuple[str, int], ...]
 
+    @property
+    def fused(self) -> list[tuple[int, int]]:
+        """Of each unit, from how many layers to how many."""
+        return [(len(old), len(new)) for old, new in zip(self.old, self.new, strict=True)]
+
 
 def align(old: Sequence[str], new: Sequence[str]) -> Alignment:
     """Match the layers of a baseline and a run."""

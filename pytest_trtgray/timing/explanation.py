@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_trtgray.engines.model import shown_nodes
 from pytest_trtgray.findings import Finding, counted, some
@@ -74,7 +74,9 @@ def findings_of(verdict: Verdict, recorded: int, words: Words = BASELINE) -> Ite
             ),
         )
     for layer in sorted(verdict.layers, key=lambda judged: -judged.change):
-        if layer.outcome == "slower":
+        if layer.outcome == "slower" and layer.fused[0] > layer.fused[1]:
+            yield _bad_fusion(layer, words)
+        elif layer.outcome == "slower":
             yield _slower(
                 layer,
                 readable(layer.key),
@@ -118,6 +120,25 @@ def _slower(judgement: Judgement, name: str, rule: str, remedy: str) -> Finding:
             "p_value": judgement.p_value,
         },
         remedy,
+    )
+
+
+def _bad_fusion(layer: Judgement, words: Words) -> Finding:
+    """Fewer kernels that take longer than the more that they replace: OPT-23 in ``docs/structure.md``."""
+    before, after = layer.fused
+    found = _slower(
+        layer,
+        readable(layer.key),
+        "timing.OPT-23",
+        _sentences(
+            "The fusion costs more than it saves. Report it to NVIDIA; until then break it by making the tensor "
+            "between the nodes an output of the network, or stay with the TensorRT that does not fuse them.",
+            words.intended,
+        ),
+    )
+    parts = f"; {counted(after, 'kernel')} in place of {before}"
+    return replace(
+        found, what=found.what + parts, evidence={**found.evidence, "layers_before": before, "layers_after": after}
     )
 
 

@@ -182,6 +182,7 @@ class _Bench:
             found.df,
             self._agreement(run, math.log1p(limits.layer) / 2),
             self._rule(limits.alpha * (1 - SHARE_OF_MODULES), limits.layer, doubt),
+            self._alignment.fused,
         )
         engine = judge_engine(
             math.exp(spread.engine_level),

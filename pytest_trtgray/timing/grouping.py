@@ -1,12 +1,19 @@
-"""Layers by module: a model's own structure, read from the names of its ONNX nodes."""
+"""Layers by module: a model's own structure, read from the names of its ONNX nodes.
+
+Nodes are called by their module path (``/encoder/layer.0/attention/query/MatMul``) by PyTorch's older exporter and by
+others; for its newer one, :mod:`pytest_trtgray.engines.scopes` makes such names from the metadata.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from pytest_trtgray.engines.model import Layer
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A number that is a whole part of a name, as in ``layer.0``: the index of a block."""
 
 LayerGroup = Callable[[Layer], "str | None"]
 """Returns the module path of a layer, or ``None`` for what its ONNX nodes say."""
@@ -44,6 +51,48 @@ def share_of(pattern: str, layer: Layer, group: LayerGroup | None = None) -> flo
         return float(matches(pattern, named))
     nodes = layer.onnx_nodes
     return sum(matches(pattern, node) for node in nodes) / len(nodes) if nodes else 0.0
+
+
+def module_shares(
+    layers: Sequence[Layer], group: LayerGroup | None = None, *, repeated: bool = True
+) -> dict[str, dict[int, float]]:
+    """All modules, outer ones too, with the part of each layer that belongs to them.
+
+    Args:
+        layers: of the engine.
+        group: a user's own grouping, which comes first.
+        repeated: put the blocks of a network together: ``encoder/layer.*`` for ``layer.0`` to ``layer.11``.
+
+    Returns:
+        by module path, in order of appearance: by position of a layer, its part (0 to 1). A kernel that fuses nodes
+        of several modules counts for each in proportion to its nodes.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for index, layer in enumerate(layers):
+        named = group(layer) if group else None
+        paths = [node.rpartition("/")[0] for node in layer.onnx_nodes] if named is None else [named]
+        for path in paths:
+            outer = ""
+            for part in path.strip("/").split("/") if path.strip("/") else ():
+                outer = f"{outer}/{_NUMBER.sub('*', part) if repeated else part}".strip("/")
+                parts = found.setdefault(outer, {})
+                parts[index] = parts.get(index, 0.0) + 1 / len(paths)
+    return found
+
+
+def critical(shares: Mapping[str, float], least: float) -> list[str]:
+    """The innermost modules that take at least a part of the whole; none of them holds another.
+
+    Args:
+        shares: part of the whole that each module takes; outer modules include inner ones.
+        least: part that is worth naming.
+
+    >>> critical({"a": 0.9, "a/b": 0.6, "a/c": 0.05, "d": 0.1}, 0.1)
+    ['a/b', 'd']
+    """
+    large = [name for name, share in shares.items() if share >= least]
+    inner = [name for name in large if not any(other.startswith(f"{name}/") for other in large)]
+    return sorted(inner, key=lambda name: -shares[name])
 
 
 def module_of(layer: Layer) -> str:

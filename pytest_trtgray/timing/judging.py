@@ -46,6 +46,7 @@ def judge_layers(
     df: Floats,
     agree: NDArray[np.bool_],
     rule: Rule,
+    fused: Sequence[tuple[int, int]],
 ) -> list[Judgement]:
     """Outcomes of layers; the error over all of them is held by Holm's method.
 
@@ -58,6 +59,7 @@ def judge_layers(
         df: degrees of freedom of ``sd``.
         agree: layers whose change most sessions show.
         rule: see :class:`Rule`.
+        fused: from how many layers each unit came to how many.
     """
     p_slower, p_faster = holm(stats.t.sf(change / sd, df)), holm(stats.t.cdf(change / sd, df))
     change_us = before_us * np.expm1(change)
@@ -82,6 +84,7 @@ def judge_layers(
             math.expm1(min(change[i] + half[i], _LARGE)),
             float(p_slower[i]),
             float(at_risk[i]),
+            fused[i],
         )
         for i, key in enumerate(keys)
     ]

@@ -43,6 +43,7 @@ def compare_pairs(a_runs: Sequence[Run], b_runs: Sequence[Run], limits: Limits) 
         df,
         agree,
         Rule(limits.alpha, limit, limit),
+        alignment.fused,
     )
     after = np.exp(b_runs[-1].location())
     before = np.exp(a_runs[-1].location())

@@ -38,6 +38,7 @@ class Judgement:
         high: upper end.
         p_value: of "not slower", corrected for the number of layers.
         at_risk: part of the engine's time that a slowdown of this layer, not excluded, could cost.
+        fused: from how many layers to how many, where a fusion changed; ``(1, 1)`` otherwise.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Judgement:
     high: float = 0.0
     p_value: float = 1.0
     at_risk: float = 0.0
+    fused: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

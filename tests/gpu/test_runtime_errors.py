@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 import pytest_trtgray
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine
 from pytest_trtgray.engines.building import polygraphy_of
+from pytest_trtgray.engines.callbacks import logger_of
 from pytest_trtgray.engines.cuda import cuda
-from pytest_trtgray.engines.flavour import logger_of
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
 from pytest_trtgray.engines.tensorrt import TensorRTEngine

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from tests import models, planted
@@ -80,3 +85,49 @@ def test_the_architecture_decides(project: Project) -> None:
         "@pytest.mark.trt_requires(memory_gb=1, precision='fp16')\ndef test_memory():\n    pass\n"
     )
     project.run_apart("--trt-require-gpu").assert_outcomes(passed=2, skipped=1)
+
+
+def test_an_ab_finds_a_slow_layer_also_beside_another_process(
+    project: Project, runtime: str, tactic_options: list[str]
+) -> None:
+    """Two engines in turn, no baseline; the same model twice is quiet."""
+    slowed = "/layer1/conv1/Conv"
+    old = models.conv_net(project.path / "old.onnx", channels=64, blocks=3)
+    planted.with_zero_ring(old, project.path / "new.onnx", slowed)
+    common = [f"--trt-runtime={runtime}", "--trt-against=old.onnx", "-k", "against", *tactic_options]
+    same = project.run_apart("--trt-engine=again=old.onnx", *common)
+    same.assert_outcomes(passed=1, deselected=3)
+    with busy_gpu():
+        for engine in ("new.onnx", "again=old.onnx"):
+            found = project.run_apart(f"--trt-engine={engine}", *common)
+            print(text(found))
+            if engine == "new.onnx":
+                found.assert_outcomes(failed=1, deselected=3)
+                found.stdout.fnmatch_lines(["* layers slower on *", f"  *{slowed}*"])
+            else:
+                found.assert_outcomes(passed=1, deselected=3)
+
+
+@contextlib.contextmanager
+def busy_gpu() -> Iterator[None]:
+    """Another process that copies on the GPU, now and then."""
+    program = """
+import time, numpy as np, pycuda.driver as cuda
+cuda.init()
+context = cuda.Device(0).retain_primary_context()
+context.push()
+host = np.ones(1 << 24, np.float32)
+device = cuda.mem_alloc(host.nbytes)
+print("up", flush=True)
+end = time.monotonic() + 120
+while time.monotonic() < end:
+    cuda.memcpy_htod(device, host)
+    time.sleep(0.005)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            yield
+        finally:
+            process.kill()

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests import models
+from tests import models, planted
 from tests.integration.conftest import Project, text
 
 FEW = ("-o", "trt_iterations=12")
 SLOWED = "/layer1/conv1/Conv"
 
 
-def with_zero_ring(source: Path, target: Path, node_name: str = SLOWED, ring: int = 3) -> Path:
-    """The same function, computed with a wider kernel whose outer weights are zero."""
-    proto = onnx.load(str(source))
-    (node,) = (node for node in proto.graph.node if node.name == node_name)
-    weights = next(tensor for tensor in proto.graph.initializer if tensor.name == node.input[1])
-    small = numpy_helper.to_array(weights)
-    large = np.pad(small, [(0, 0), (0, 0), (ring, ring), (ring, ring)])
-    weights.CopyFrom(numpy_helper.from_array(large, weights.name))
-    for attribute in node.attribute:
-        grown = {"kernel_shape": large.shape[2:], "pads": [1 + ring] * 4}.get(attribute.name)
-        if grown:
-            attribute.ints[:] = grown
-    onnx.save(proto, str(target))
-    return target
-
-
 @pytest.fixture
 def pair(project: Project) -> Project:
     old = models.conv_net(project.path / "old.onnx", channels=16, blocks=3)
-    with_zero_ring(old, project.path / "new.onnx")
+    planted.with_zero_ring(old, project.path / "new.onnx", SLOWED)
     return project
 
 

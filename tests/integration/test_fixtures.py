@@ -67,7 +67,7 @@ def test_shapes_print_what_reproduces_them(project: Project) -> None:
     project.pytester.makepyfile(SHAPES)
     result = project.run("--trt-engine=model.onnx", "--trt-onnx=old.onnx", "--hypothesis-seed=1")
     result.assert_outcomes(failed=1)
-    assert "Feed(x:17x4, seed=" in text(result)
+    assert "make_feed('model.onnx', {'x': (17, 4)}, seed=" in text(result)
 
 
 def test_a_test_without_an_engine_is_skipped_with_the_way_out(project: Project) -> None:

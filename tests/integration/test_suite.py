@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
+from typing import Any
 
+import jsonschema
 import pytest
 
 from tests import models, planted
+from tests.documents import document
 from tests.integration.conftest import ENCODER_SHAPES, Project, needs_rtx, printed_command, text
 
 KINDS = ["layers", "outputs", "structure", "log", "shapes"]
@@ -167,3 +171,25 @@ def test_details_go_to_the_json_report_only(project: Project, workers: list[str]
     assert [row["name"] for row in checks["outputs"]["details"]["outputs"]] == ["y"]
     assert len(checks["structure"]["details"]["layers"]) == 3
     assert "p_value" not in (project.path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize("slower", [None, 3], ids=["pass", "slower"])
+def test_made_up_documents_follow_the_schema(slower: int | None) -> None:
+    """Reports are tested with them."""
+    validate(document(slower=slower))
+
+
+def test_the_json_report_follows_its_schema(project: Project) -> None:
+    project.mlp(layers=3)
+    options = ("--trt-engine=mlp.onnx", "--trt-json=run.json")
+    for more in ([], ["--update-baselines"], [], ["--trt-against=mlp.onnx", "-o", "trt_iterations=10"]):
+        project.run(*options, *more)
+        written = json.loads((project.path / "run.json").read_text())
+        assert written["checks"]
+        validate(written)
+
+
+def validate(written: dict[str, Any]) -> None:
+    schema = json.loads((files("pytest_trtgray.reporting") / "run.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(written)

@@ -19,6 +19,15 @@ def ort_engine(path: Path, shapes: str = "", **options: Any) -> OnnxRuntimeEngin
     return OnnxRuntimeEngine(model, name=path.stem, profiles=profiles, notes=notes, **options)
 
 
+def profiled_engine(
+    path: Path, *profiles: tuple[str, str, str], kind: type[OnnxRuntimeEngine] = OnnxRuntimeEngine
+) -> OnnxRuntimeEngine:
+    """A model in ONNX Runtime with optimization profiles of smallest, best and largest shapes."""
+    model = OnnxModel(path)
+    requests = [ShapeRequest(*map(parse_shapes, profile)) for profile in profiles]
+    return kind(model, name=path.stem, profiles=resolve_profiles(model.inputs, requests)[0])
+
+
 def layer(name: str, *nodes: str, kind: str = "kgen", dtype: str = "float32", profile: int = 0, **more: Any) -> Layer:
     """A layer that computes ``nodes`` on tensors of one type."""
     tensors = {"inputs": (LayerTensor(f"{name}_in", dtype),), "outputs": (LayerTensor(f"{name}_out", dtype),)}

@@ -27,6 +27,7 @@ def layers(nodes: st.SearchStrategy[str] = NODES) -> st.SearchStrategy[Layer]:
         outputs=tensors(),
         tactic=st.text(max_size=8),
         profile=st.integers(0, 2),
+        stream=st.integers(0, 2),
     )
 
 

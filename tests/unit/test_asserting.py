@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_trtgray import assert_outputs_close
+from pytest_trtgray import Tolerance, assert_outputs_close
 from pytest_trtgray.asserting import float_dtypes, narrowest
 
 WANTED = np.linspace(-3, 3, 50, dtype=np.float32)
@@ -70,6 +70,17 @@ def test_one_wrong_element_is_enough(wanted: Any, place: int, error: float) -> N
     got[place] += np.float32(error)
     with pytest.raises(AssertionError, match=rf"1 of 20 elements differ; worst at \[{place}\]"):
         assert_outputs_close({"y": got}, {"y": wanted}, rtol=0, atol=0.05)
+
+
+def test_a_precision_a_tolerance_and_the_reference() -> None:
+    off = {"y": WANTED * np.float32(1.003)}
+    assert_outputs_close(off, {"y": WANTED}, precision="fp16")
+    assert_outputs_close(off, {"y": WANTED}, tolerance=Tolerance(1e-2, 0))
+    assert_outputs_close(off, {"y": WANTED}, per_output={"y": Tolerance(1e-2, 1e-2, scaled=True)})
+    with pytest.raises(AssertionError, match="reference: last week's engine"):
+        assert_outputs_close(off, {"y": WANTED}, reference_name="last week's engine")
+    with pytest.raises(ValueError, match="precision='half' is unknown"):
+        assert_outputs_close(off, {"y": WANTED}, precision="half")
 
 
 def test_the_traceback_ends_at_the_users_line() -> None:

@@ -15,7 +15,7 @@ from pytest_trtgray.baselines.store import BaselineStore
 from pytest_trtgray.cli import DIFFERENT, OK, USAGE, main
 from pytest_trtgray.timing.first_calls import FirstCallRun, FirstCallsBaseline
 from pytest_trtgray.timing.gate import Baseline, Run, Session
-from tests import models, recordings
+from tests import models, quantised, recordings
 
 IDENTITY = {"device": "NVIDIA H200", "sm": "sm_90", "runtime": "tensorrt_rtx", "version": "1.7.1"}
 Captured = pytest.CaptureFixture[str]
@@ -39,8 +39,9 @@ class TestLayers:
 
         assert (code, err) == (OK, "")
         assert out.splitlines() == [
-            "FusedGemm  float32   /fc0/Add + /fc0/MatMul + /fc0/Relu",
-            "Gemm       float32   /fc1/Add + /fc1/MatMul",
+            "#  layer      precision  format  tactic         ONNX nodes",
+            "0  FusedGemm  float32    -       com.microsoft  /fc0/Add + /fc0/MatMul + /fc0/Relu",
+            "1  Gemm       float32    -       -              /fc1/Add + /fc1/MatMul",
             "2 layers",
         ]
 
@@ -57,6 +58,37 @@ class TestLayers:
 
         assert code == OK
         assert "block0/fc/MatMul" in out
+
+    def test_of_a_short_listing_in_a_log(self, tmp_path: Path, capsys: Captured) -> None:
+        """TensorRT 8.5 prints one line a layer; it tells types that the inspector does not know before it runs."""
+        code, out, _ = run(capsys, "layers", recordings.unpacked("trt85_resnet50_int8.log", tmp_path))
+        line = next(line for line in out.splitlines() if line.endswith("/conv1/Conv + /maxpool/MaxPool + /relu/Relu"))
+
+        assert code == OK
+        assert line.split() == [
+            *("95", "CaskConvActPool", "int8", "vectors", "of", "32", "0xc5730a6ceacd8913"),
+            *("/conv1/Conv", "+", "/maxpool/MaxPool", "+", "/relu/Relu"),
+        ]
+
+    def test_as_data(self, tmp_path: Path, capsys: Captured) -> None:
+        """What it writes, it reads: a listing of one machine is compared on another."""
+        path = recordings.unpacked("rtx17_bert_base.log", tmp_path)
+        code, out, _ = run(capsys, "layers", path, "--json")
+        (tmp_path / "kept.json").write_text(out)
+        data = json.loads(out)
+
+        assert code == OK
+        assert (data["format"], data["schema"], len(data["layers"])) == ("trtgray-layers", 1, 195)
+        assert data["layers"][3]["precision"] == "float32"
+        assert data["memory"]["weights_bytes"] == 435108224
+        assert run(capsys, "diff", path, "kept.json")[0] == OK
+
+    def test_modules_from_the_model(self, tmp_path: Path, capsys: Captured) -> None:
+        (tmp_path / "x.json").write_text('{"Layers": ["node_MatMul_1 + node_linear"]}')
+        model = recordings.model("torch215_scopes", tmp_path)
+        _, out, _ = run(capsys, "layers", "x.json", "--onnx", model)
+
+        assert "/blocks.0/attn/q/Add + /blocks.0/attn/q/MatMul" in out
 
     def test_built_by_tensorrt_for_rtx(self, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
         pytest.importorskip("tensorrt_rtx")
@@ -132,7 +164,7 @@ class TestDiff:
         code, out, _ = run(capsys, "diff", mlp, mlp, "--runtime=onnxruntime")
 
         assert code == OK
-        assert out == "2 layers alike, 0 fused differently, 0 ONNX nodes added, 0 removed\n"
+        assert out == "2 layers matched, 0 fused differently, 0 ONNX nodes added, 0 removed\n"
 
     def test_of_an_inserted_node(self, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
         longer = models.insert_matmul(mlp, tmp_path / "longer.onnx", before="/fc1/MatMul")
@@ -150,7 +182,65 @@ class TestDiff:
         code, out, _ = run(capsys, "diff", half, full)
 
         assert code == DIFFERENT
-        assert "computes in float32, was float16" in out
+        assert "computes in float32, was float16; 11 more like it" in out
+
+    def test_of_logs_with_their_model(self, tmp_path: Path, capsys: Captured) -> None:
+        """The builder's log is enough, without a GPU; with the model, no node is taken for one that is gone."""
+        full, half = (recordings.unpacked(f"rtx17_bert_base{name}.log", tmp_path) for name in ("", "_fp16"))
+        model = recordings.model("bert_base", tmp_path)
+        code, out, _ = run(capsys, "diff", full, half)
+        _, with_model, _ = run(capsys, "diff", full, half, "--onnx", model)
+
+        assert code == DIFFERENT
+        assert "Transpose_3' has no layer any more" in out
+        assert "Transpose_3'" not in with_model
+        assert with_model.startswith(
+            "110 layers matched, 13 fused differently, 0 ONNX nodes added, 0 removed, 12 copies"
+        )
+
+    def test_memory_that_grew(self, tmp_path: Path, capsys: Captured) -> None:
+        full, half = (recordings.unpacked(f"rtx17_bert_base{name}.log", tmp_path) for name in ("", "_fp16"))
+        _, out, _ = run(capsys, "diff", half, full)
+
+        assert "weights grew by 100%: 217,558,272 -> 435,108,224 bytes" in out
+
+    def test_only_advice_is_the_same_engine(self, tmp_path: Path, capsys: Captured) -> None:
+        for name, tactic in (("old", "sm80_a"), ("new", "sm80_b")):
+            entry = {"Name": "conv", "LayerType": "CaskConvolution", "TacticName": tactic}
+            (tmp_path / f"{name}.json").write_text(json.dumps({"Layers": [entry]}))
+        code, out, _ = run(capsys, "diff", "old.json", "new.json")
+
+        assert code == OK
+        assert "1 of 1 layer have another tactic" in out
+
+    def test_as_data(self, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
+        longer = models.insert_matmul(mlp, tmp_path / "longer.onnx", before="/fc1/MatMul")
+        code, out, _ = run(capsys, "diff", mlp, longer, "--runtime=onnxruntime", "--json")
+        data = json.loads(out)
+
+        assert code == DIFFERENT
+        assert data["same"] is False
+        assert data["summary"].startswith("2 layers matched")
+        assert [(found["severity"], found["rule"], found["where"]) for found in data["findings"]] == [
+            ("error", "structure.node-added", "/inserted/MatMul"),
+            ("advice", "structure.memory-grew", "weights"),
+        ]
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_of_something_unreadable(self, mlp: Path, tmp_path: Path, capsys: Captured, side: int) -> None:
+        (tmp_path / "x.json").write_text("{")
+        files = [mlp, "x.json"] if side else ["x.json", mlp]
+        code, out, err = run(capsys, "diff", *files, "--runtime=onnxruntime")
+
+        assert (code, out) == (USAGE, "")
+        assert err.startswith("trtgray: x.json: not valid JSON")
+
+    def test_the_exit_codes_are_documented(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit):
+            main(["diff", "--help"])
+
+        text = " ".join(capsys.readouterr().out.split())
+        assert "exit codes: 0 the same engine (there may be advice), 1 another engine, 2 something cannot be" in text
 
 
 class TestBaseline:
@@ -233,6 +323,71 @@ class TestBaseline:
         assert "is not a baseline of pytest-trtgray" in err
 
 
+class TestNumbers:
+    """Commands that look at values: quantisation, fp16, calibrations."""
+
+    @pytest.fixture
+    def feeds(self, conv_net: Path, tmp_path: Path) -> list[Path]:
+        paths = [tmp_path / f"{index}.npz" for index in range(2)]
+        for path, feed in zip(paths, quantised.feeds_for(conv_net, 2), strict=True):
+            arrays: dict[str, Any] = dict(feed)
+            np.savez(path, **arrays)
+        return paths
+
+    def test_a_healthy_quantisation(self, conv_net: Path, feeds: list[Path], tmp_path: Path, capsys: Captured) -> None:
+        path = quantised.quantised(conv_net, tmp_path / "q.onnx")
+        code, out, err = run(
+            capsys, "quantisation", path, "--feeds", *feeds, "--calibration", *feeds, "--reference", conv_net
+        )
+        header, *rows = out.splitlines()
+
+        assert (code, err) == (OK, "")
+        assert header.split() == ["SNR", "dB", "clipped", "range", "bits", "type", "scales", "tensor", "read", "by"]
+        assert len(rows) == len(quantised.quantisers(path))
+        ratios = [float(row.split()[0]) for row in rows]
+        assert ratios == sorted(ratios)
+        assert any("axis 0" in row and "layer0.conv1.weight" in row for row in rows)
+
+    def test_a_scale_that_is_wrong(self, conv_net: Path, feeds: list[Path], tmp_path: Path, capsys: Captured) -> None:
+        node = "/stem/Relu_output_QuantizeLinear"
+        path = quantised.quantised(conv_net, tmp_path / "q.onnx")
+        bad = quantised.rescale(path, tmp_path / "bad.onnx", node, 1 / 8)
+        code, out, _ = run(capsys, "quantisation", bad, "--feeds", feeds[0], "--limit", 1)
+
+        assert code == DIFFERENT
+        assert "/stem/Relu_output  /layer0/conv1/Conv, /layer0/Add" in out.splitlines()[1]
+        assert "... and 11 more (--limit)" in out
+        assert "of the values are clipped" in out
+        assert "-> Calibrate again" in out
+
+    def test_fp16(self, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "fp16", mlp)
+        assert code == OK
+        assert out.splitlines()[0].split()[:2] == ["overflow", "subnormal"]
+        bad = models.scale_weight(mlp, tmp_path / "bad.onnx", "fc0.weight", 1e-7)
+        code, out, _ = run(capsys, "fp16", bad)
+        assert code == DIFFERENT
+        assert out.splitlines()[1].endswith("fc0.weight  /fc0/MatMul")
+
+    def test_calibrations(self, conv_net: Path, feeds: list[Path], capsys: Captured) -> None:
+        code, out, _ = run(capsys, "calibrations", conv_net, "--feeds", feeds[0], "--test", feeds[1], "--limit", 2)
+
+        assert code == OK
+        assert out.splitlines()[0].split() == ["scale,", "clipped,", "SNR", "minmax", "entropy", "percentile"]
+        assert out.splitlines()[1].startswith("(relative L2 error of the outputs)")
+        assert "\ntake minmax: " in out or "\ntake percentile: " in out
+        assert "ranges from 4 samples" in out
+
+    @pytest.mark.parametrize("command", ["quantisation", "fp16", "calibrations"])
+    def test_bad_input(self, command: str, mlp: Path, tmp_path: Path, capsys: Captured) -> None:
+        (tmp_path / "bad.npz").write_text("no")
+        for arguments in (["none.onnx", "--feeds", "bad.npz"], [str(mlp), "--feeds", "bad.npz"]):
+            code, _, err = run(capsys, command, *arguments)
+            assert code == USAGE
+            assert err.startswith("trtgray: ")
+            assert "Traceback" not in err
+
+
 class TestDoctor:
     def test_says_what_is_here(self, capsys: Captured) -> None:
         from importlib.metadata import version
@@ -241,8 +396,35 @@ class TestDoctor:
 
         assert code == OK
         assert f"pytest-trtgray    {version('pytest-trtgray')}" in out
-        assert "gpu           " in out
+        assert f"onnxruntime       {version('onnxruntime')}; " in out
+        assert "gpu               " in out
         assert "cores" in out
+
+    def test_as_json(self, capsys: Captured) -> None:
+        code, out, _ = run(capsys, "doctor", "--json")
+        found = json.loads(out)
+
+        assert (code, found["format"], found["schema"]) == (OK, "trtgray-doctor", 1)
+        assert found["facts"]["machine"]["cores"]
+        assert "CPUExecutionProvider" in found["facts"]["probes"]["onnxruntime"]["providers"]
+        assert [finding for finding in found["findings"] if finding["severity"] == "error"] == []
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_something_broken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, options: tuple[str, ...]
+    ) -> None:
+        home = tmp_path / "home" / "alice"
+        (home / "tensorrt").mkdir(parents=True)
+        (home / "tensorrt" / "__init__.py").write_text("raise OSError(f'{__file__} is broken')")
+        monkeypatch.syspath_prepend(str(home))
+        monkeypatch.setenv("PYTHONPATH", str(home))
+        code, out, _ = run(capsys, "doctor", *options)
+
+        assert code == DIFFERENT
+        assert "tensorrt cannot be loaded: OSError: " in out
+        assert "home/user/tensorrt/__init__.py is broken" in out
+        assert "alice" not in out
+        assert "alice" in run(capsys, "doctor", "--no-redaction", *options)[1]
 
 
 class TestUsage:
@@ -260,4 +442,4 @@ class TestUsage:
 
         assert caught.value.code == 0
         out = capsys.readouterr().out
-        assert all(command in out for command in ("doctor", "layers", "diff", "baseline"))
+        assert all(command in out for command in ("doctor", "layers", "diff", "quantisation", "fp16", "baseline"))

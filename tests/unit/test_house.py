@@ -10,17 +10,18 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite")
+ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor")
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
 LEAVES = {"errors", "files", "findings", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
-    "structure": {"structure", "engines", *LEAVES},
+    "structure": {"structure", "engines", "logs", *LEAVES},
     "accuracy": {"accuracy", "engines", *LEAVES},
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
+    "doctor": {"doctor", "engines", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
@@ -28,7 +29,15 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
-    "onnxruntime": {"engines/calibration.py", "engines/onnxruntime.py", "engines/precision.py"},
+    # the doctor's probes are programs of their own, one a library
+    "pycuda": {"engines/cuda.py", "doctor/probes.py"},
+    "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
+    "onnxruntime": {
+        "engines/calibration.py",
+        "engines/onnxruntime.py",
+        "engines/precision.py",
+        "doctor/probes.py",
+    },
     "pytest": {
         "fixtures.py",
         "fuzzing.py",

@@ -13,6 +13,8 @@ OPTIONS: dict[str, Any] = {
     "trt_engine": [],
     "trt_onnx": None,
     "trt_against": None,
+    "trt_report": None,
+    "trt_summary": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],
@@ -29,6 +31,8 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_log_level": "info",
+    "trt_no_redaction": False,
 }
 INI: dict[str, Any] = {
     "trt_baseline_dir": "baselines",
@@ -44,7 +48,10 @@ INI: dict[str, Any] = {
     "trt_localise": 30.0,
     "trt_cache_dir": ".trtgray_cache",
     "trt_tactic_sources": [],
+    "trt_advice": True,
     "trt_identity": [],
+    "trt_redact": [],
+    "trt_rules": [],
 }
 
 
@@ -283,3 +290,23 @@ class TestActive:
         assert str(tmp_path / "b") in caught.value.reason
         with pytest.raises(TrtGrayError, match="no such file"):
             ActiveTest(()).find_file("/none/m.onnx")
+
+
+class TestLogs:
+    def test_defaults(self, tmp_path: Path) -> None:
+        settings = read(tmp_path)
+
+        assert (settings.log_level, settings.redaction, settings.redact) == ("info", True, ())
+
+    def test_as_given(self, tmp_path: Path) -> None:
+        settings = read(tmp_path, ini={"trt_redact": [r"A-\d+", "(b)"]}, trt_log_level="verbose", trt_no_redaction=True)
+
+        assert (settings.log_level, settings.redaction) == ("verbose", False)
+        assert settings.redact == (r"A-\d+", "(b)")
+
+    @pytest.mark.parametrize(("pattern", "reason"), [("(a", "is no regular expression"), ("a*", "matches the empty")])
+    def test_a_pattern_that_is_none(self, tmp_path: Path, pattern: str, reason: str) -> None:
+        with pytest.raises(OptionError, match=reason) as caught:
+            read(tmp_path, ini={"trt_redact": ["fine", pattern]})
+
+        assert caught.value.thing == f"trt_redact = {pattern}"

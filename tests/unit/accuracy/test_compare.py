@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pytest_trtgray.accuracy.compare import Comparison, WorstElement, compare
+from pytest_trtgray.accuracy import chunks
+from pytest_trtgray.accuracy.compare import Comparison, compare, compare_many
+from pytest_trtgray.accuracy.differences import MIN_INFORMATIVE
+from pytest_trtgray.accuracy.metrics import WorstElement
+from pytest_trtgray.accuracy.scan import WORST_SHOWN
 from pytest_trtgray.accuracy.tolerance import Tolerance
 
 NAN, INF = float("nan"), float("inf")
 Array = NDArray[Any]
-# the package has a function of this name as well
-module: Any = import_module("pytest_trtgray.accuracy.compare")
 
 
 def floats(*values: float, dtype: Any = np.float32) -> Array:
@@ -72,7 +75,8 @@ class TestAgainstNumpy:
         exact, right = got.astype(np.float64), wanted.astype(np.float64)
 
         assert output.max_abs == np.abs(exact - right).max()
-        assert output.rms_wanted == pytest.approx(np.sqrt(np.mean(right**2)))
+        assert output.metrics is not None
+        assert output.metrics.rms_wanted == pytest.approx(np.sqrt(np.mean(right**2)))
         if right.any():
             assert output.relative_l2 == pytest.approx(np.linalg.norm(exact - right) / np.linalg.norm(right))
 
@@ -84,11 +88,11 @@ class TestAgainstNumpy:
         for rank, index in enumerate(sorted(wrong)):
             got[index] += 10.0**rank
         whole = single(got, wanted, rtol=1e-3, atol=0)
-        before, module.CHUNK_ELEMENTS = module.CHUNK_ELEMENTS, chunk
+        before, chunks.CHUNK_ELEMENTS = chunks.CHUNK_ELEMENTS, chunk
         try:
             parts = single(got, wanted, rtol=1e-3, atol=0)
         finally:
-            module.CHUNK_ELEMENTS = before
+            chunks.CHUNK_ELEMENTS = before
 
         assert parts.outputs[0].wrong == whole.outputs[0].wrong == len(wrong)
         assert parts.outputs[0].worst == whole.outputs[0].worst
@@ -97,9 +101,9 @@ class TestAgainstNumpy:
 
 
 class TestWorstElement:
-    @pytest.mark.parametrize("place", [0, module.CHUNK_ELEMENTS - 1, module.CHUNK_ELEMENTS, module.CHUNK_ELEMENTS + 6])
+    @pytest.mark.parametrize("place", [0, chunks.CHUNK_ELEMENTS - 1, chunks.CHUNK_ELEMENTS, chunks.CHUNK_ELEMENTS + 6])
     def test_its_index_across_the_border_of_a_chunk(self, place: int) -> None:
-        wanted = np.ones((1, module.CHUNK_ELEMENTS // 8 + 1, 8), np.float32)
+        wanted = np.ones((1, chunks.CHUNK_ELEMENTS // 8 + 1, 8), np.float32)
         got = wanted.copy()
         got.flat[place] = 7
         got.flat[5] = 1.5 if place != 5 else 7
@@ -122,7 +126,7 @@ class TestWorstElement:
         assert len(output.worst) == 3
 
     def test_nan_in_a_later_chunk_is_first_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "CHUNK_ELEMENTS", 2)
+        monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 2)
         (output,) = single(floats(1e30, 1, 1, NAN), floats(1, 1, 1, 1), rtol=1e-3, atol=0).outputs
 
         assert output.worst[0].index == (3,)
@@ -132,7 +136,7 @@ class TestWorstElement:
         (output,) = single(got, np.zeros(20, np.float32), rtol=0, atol=0.5).outputs
         errors = sorted((abs(float(value)) for value in got if abs(value) > 0.5), reverse=True)
 
-        assert [abs(element.got) for element in output.worst] == errors[: module.WORST_SHOWN]
+        assert [abs(element.got) for element in output.worst] == errors[:WORST_SHOWN]
 
     def test_of_a_scalar(self) -> None:
         found = single(np.float32(2), np.float32(1))
@@ -176,8 +180,10 @@ class TestNotFinite:
         (output,) = single(nothing, nothing).outputs
 
         assert (output.wrong, output.nan) == (12, 12)
-        assert np.isfinite(output.relative_l2)
-        assert output.max_abs == 0.0
+        assert output.relative_l2 == output.max_abs == INF
+        assert output.metrics is not None
+        assert output.metrics.compared == 0
+        assert output.metrics.relative_l2 is output.metrics.cosine is output.metrics.mean_abs is None
 
     def test_the_message_tells_how_many(self) -> None:
         message = single(floats(NAN, INF, 9, 1), floats(1, 1, 1, 1)).message()
@@ -195,7 +201,8 @@ class TestNotFinite:
         (output,) = single(floats(INF, 1, 1), floats(INF, 1, 1), equal_nan=True).outputs
 
         assert output.ok
-        assert output.rms_wanted == 1.0
+        assert output.metrics is not None
+        assert output.metrics.rms_wanted == 1.0
 
     def test_every_number_of_a_small_float_that_has_no_infinity(self) -> None:
         values = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn)
@@ -413,7 +420,7 @@ class TestTolerance:
 
 class TestBlindReference:
     def test_a_constant_reference(self) -> None:
-        same = np.full(module.MIN_INFORMATIVE, 0.25, np.float32)
+        same = np.full(MIN_INFORMATIVE, 0.25, np.float32)
         found = single(same, same)
 
         assert found.ok
@@ -428,7 +435,7 @@ class TestBlindReference:
         assert "only two different values" in single(saturated, saturated).findings[0].what
 
     def test_not_for_few_elements_or_integers(self) -> None:
-        few = np.ones(module.MIN_INFORMATIVE - 1, np.float32)
+        few = np.ones(MIN_INFORMATIVE - 1, np.float32)
         integers = np.ones(50, np.int64)
 
         assert single(few, few).findings == ()
@@ -476,3 +483,182 @@ class TestMessage:
         assert finding.evidence["wrong"] == 1
         assert finding.evidence["got"] == "nan"
         assert all(isinstance(value, str | int | float) for value in finding.evidence.values())
+
+
+class TestManyRuns:
+    RUN: ClassVar[dict[str, Array]] = {"y": floats(1, 2, 3)}
+    OTHER: ClassVar[dict[str, Array]] = {"y": floats(1, 2, 9)}
+
+    def test_all_agree(self) -> None:
+        found = compare_many([self.RUN] * 3, [self.RUN] * 3)
+        found.check()
+
+        assert found.ok
+        assert len(found.runs) == 3
+        assert found.message() == "outputs of 3 runs agree"
+
+    def test_the_second_is_wrong(self) -> None:
+        found = compare_many([self.RUN, self.OTHER], [self.RUN, self.RUN], rtol=1e-3)
+        with pytest.raises(AssertionError) as caught:
+            found.check()
+
+        assert str(caught.value).startswith("outputs differ: run 1: output 'y': 1 of 3 elements differ")
+        assert [run.ok for run in found.runs] == [True, False]
+
+    def test_no_runs(self) -> None:
+        none: list[dict[str, Array]] = []
+        for nothing in (none, iter(none), (run for run in none)):
+            found = compare_many(nothing, [])
+            assert not found.ok
+            assert [finding.rule for finding in found.findings] == ["accuracy.no-runs"]
+            with pytest.raises(AssertionError, match="nothing was compared: there are no runs"):
+                found.check()
+
+    @pytest.mark.parametrize(
+        ("actual", "reference", "says"),
+        [
+            (1, 2, "the outputs under test end after 1 run, the other side goes on"),
+            (2, 1, "the reference ends after 1 run, the other side goes on"),
+            (0, 1, "the outputs under test end after 0 runs, the other side goes on"),
+        ],
+    )
+    def test_one_side_has_fewer(self, actual: int, reference: int, says: str) -> None:
+        found = compare_many([self.RUN] * actual, [self.RUN] * reference)
+
+        assert not found.ok
+        assert says in found.message()
+        assert len(found.runs) == min(actual, reference)
+
+    def test_runs_are_not_kept(self) -> None:
+        """One run of each side is alive at a time."""
+        alive: list[weakref.ref[Array]] = []
+        most = 0
+
+        def stream() -> Iterator[dict[str, Array]]:
+            nonlocal most
+            for _ in range(20):
+                made = np.ones(10, np.float32)
+                alive.append(weakref.ref(made))
+                run = {"y": made}
+                del made
+                most = max(most, sum(ref() is not None for ref in alive))
+                yield run
+                del run
+
+        assert compare_many(stream(), stream(), rtol=0, atol=0).ok
+        assert most <= 4
+
+    def test_options_are_for_every_run(self) -> None:
+        found = compare_many([self.OTHER] * 2, [self.RUN] * 2, per_output={"y": (0.0, 10.0)})
+        assert found.ok
+        with pytest.raises(ValueError, match="per_output names"):
+            compare_many([self.RUN], [self.RUN], per_output={"z": (0.0, 1.0)})
+
+
+class TestArguments:
+    def test_a_tolerance_in_place_of_two_numbers(self) -> None:
+        assert single(floats(1.4), floats(1), tolerance=Tolerance(0.5, 0)).ok
+        assert not single(floats(1.4), floats(1), tolerance=Tolerance(0.1, 0)).ok
+        with pytest.raises(ValueError, match="give tolerance, or rtol and atol, not both"):
+            single(floats(1), floats(1), tolerance=Tolerance(0, 0), atol=1)
+
+    @pytest.mark.parametrize(
+        ("precision", "passes"), [("fp16", True), ("float16", True), ("fp32", False), ("tf32", True)]
+    )
+    def test_a_precision_by_either_name(self, precision: str, passes: bool) -> None:
+        assert single(floats(1.005, 2), floats(1, 2), precision=precision).ok is passes
+
+    def test_an_unknown_precision(self) -> None:
+        with pytest.raises(ValueError, match="precision='fp12' is unknown; known are float64"):
+            single(floats(1), floats(1), precision="fp12")
+
+    def test_one_output_by_name(self) -> None:
+        found = compare({"a": floats(1), "b": floats(2)}, {"a": floats(1), "b": floats(1)})
+
+        assert found["a"].ok
+        assert not found["b"].ok
+        with pytest.raises(KeyError, match="no output 'c' was compared"):
+            found["c"]
+
+    def test_classifiers(self) -> None:
+        scores = np.eye(6, dtype=np.float32).reshape(2, 3, 6)
+        outputs = {"logits": scores, "flat": scores.reshape(6, 6), "ids": scores.argmax(axis=2)}
+        found = compare(outputs, outputs)
+        named = compare(outputs, outputs, classifiers=["logits"])
+
+        assert [found[name].metrics.top_k() for name in outputs] == [None, 1.0, None]  # type: ignore[union-attr]
+        assert [named[name].metrics.top_k() for name in outputs] == [1.0, None, None]  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match=r"classifiers names \['z'\]"):
+            compare(outputs, outputs, classifiers=["z"])
+
+    def test_integers_of_four_bits_have_no_default_tolerance(self) -> None:
+        wanted = np.array([7, 3, -8], np.int8).astype(ml_dtypes.int4)
+        got = np.array([7, 2, -8], np.int8).astype(ml_dtypes.int4)
+
+        assert not single(got, wanted, precision="int4").ok
+        assert single(got, wanted, atol=1).ok
+
+    @pytest.mark.parametrize("dtype", ["U3", "O", "M8[s]"])
+    def test_what_is_not_a_number(self, dtype: str) -> None:
+        values = np.array(["1", "2"]).astype("M8[s]" if dtype == "M8[s]" else dtype)
+        found = single(values, values)
+
+        assert rules(found) == ["accuracy.dtype"]
+        assert "there are no numbers to compare" in found.message()
+
+    def test_complex_against_real(self) -> None:
+        found = single(np.ones(3, np.complex64), np.ones(3, np.float32), dtypes={"y": "complex64"})
+        assert rules(found) == ["accuracy.dtype"]
+
+
+class TestTrapsOfOtherTools:
+    """What passes elsewhere although it is wrong: benchmarks/compare.py runs the others on the same."""
+
+    def test_an_output_is_missing(self) -> None:
+        assert not compare({"a": floats(1)}, {"a": floats(1), "b": floats(1)}).ok
+
+    def test_iterations_are_missing(self) -> None:
+        run, wrong = {"y": floats(1)}, {"y": floats(9)}
+        assert not compare_many([run], [run, wrong]).ok
+        assert not compare_many([], []).ok
+
+    def test_an_output_is_renamed(self) -> None:
+        assert not compare({"bar": floats(1)}, {"foo": floats(1)}).ok
+
+    def test_everything_is_nan(self) -> None:
+        nothing = floats(NAN, NAN, NAN)
+        assert not single(nothing, floats(1, 2, 3)).ok
+        assert not single(nothing, nothing).ok
+
+    def test_the_reference_is_declared(self) -> None:
+        low, high = floats(1, 2, 3), floats(10, 20, 30)
+        there, back = single(low, high)["y"].metrics, single(high, low)["y"].metrics
+        assert there is not None
+        assert back is not None
+        assert there.snr_db == pytest.approx(0.915, abs=1e-3)
+        assert back.snr_db == pytest.approx(-19.08, abs=0.01)
+        assert (there.peak, back.peak) == (30, 3)
+
+    def test_another_scale(self) -> None:
+        found = single(floats(1, 2, 3) * 1000, floats(1, 2, 3))
+        assert not found.ok
+        assert found["y"].metrics is not None
+        assert found["y"].metrics.cosine == pytest.approx(1)
+        assert found["y"].metrics.gain == pytest.approx(1000)
+
+    def test_what_cannot_be_computed_is_no_number(self) -> None:
+        zeros = np.zeros(9, np.float32)
+        metrics = single(zeros, zeros)["y"].metrics
+        assert metrics is not None
+        assert metrics.cosine is metrics.snr_db is metrics.psnr_db is metrics.mean_rel is None
+        numbers = [value for value in metrics.to_dict().values() if isinstance(value, float)]
+        assert np.isfinite(numbers).all()
+
+    def test_zero_over_zero(self) -> None:
+        """A relative tolerance that was measured so would be 0, or NaN."""
+        got, wanted = floats(0, 0, 1, 2), floats(0, 0, 1, 2.5)
+        metrics = single(got, wanted)["y"].metrics
+        assert metrics is not None
+        assert metrics.mean_rel == pytest.approx(0.1)
+        assert metrics.max_rel is not None
+        assert metrics.max_rel.index == (3,)

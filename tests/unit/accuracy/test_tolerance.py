@@ -21,8 +21,13 @@ def test_coarser_floats_get_more() -> None:
     assert DEFAULT_RTOL["tf32"] == DEFAULT_RTOL["float16"]  # both keep ten bits
 
 
-def test_an_unknown_precision_counts_as_half() -> None:
-    assert default_tolerance("") == default_tolerance("float16")
+def test_where_the_precision_is_not_known_it_counts_as_half() -> None:
+    assert default_tolerance("") == default_tolerance("float16") == default_tolerance("fp16")
+
+
+def test_a_misspelt_precision() -> None:
+    with pytest.raises(ValueError, match="precision='half' is unknown; known are float64, float32"):
+        default_tolerance("half")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes, resolve_profiles
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.logs.log import Log
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.vendor import is_installed, quiet_import
 from tests import shape_inputs
 
@@ -167,7 +168,14 @@ class TestErrorsOfTheBuilder:
         errors = [record for record in records if record.severity in ("error", "internal_error")]
 
         assert errors
-        assert {(record.producer, record.phase) for record in errors} == {("tensorrt_rtx", "build")}
+        assert [(record.producer, record.phase) for record in errors[:-1]] == [("tensorrt_rtx", "build")] * (
+            len(errors) - 1
+        )
+        assert errors[0].details["code"]  # of the error recorder
+        assert (errors[-1].producer, errors[-1].message) == (
+            "polygraphy",
+            "Invalid Engine. Please ensure the engine was built correctly",
+        )
         assert " ".join(errors[0].message.split())[:60] in " ".join(error.reason.split())
         assert "Log" not in error.reason
         assert Log(tuple(records)).errors
@@ -183,7 +191,7 @@ class TestErrorsOfTheBuilder:
         assert not [record for record in facts["records"] if record["severity"] in ("error", "internal_error")]
 
     def test_the_recorder_is_one_and_can_be_emptied(self, tmp_path: Path) -> None:
-        from pytest_trtgray.engines.flavour import recorder_of
+        from pytest_trtgray.engines.callbacks import recorder_of
 
         recorder = recorder_of("tensorrt_rtx")
         recorder.clear()

@@ -13,10 +13,13 @@ from pytest_trtgray.engines.layer_listing import (
     layers_from_log,
     layers_from_rows,
     layers_to_rows,
+    listing_in,
     memory_from_log,
     onnx_nodes,
+    parse_listing,
+    specs_from_json,
 )
-from pytest_trtgray.engines.model import Layer, Memory
+from pytest_trtgray.engines.model import Layer, LayerTensor, Memory
 from tests import recordings
 from tests.unit.strategies import layers
 
@@ -142,6 +145,45 @@ class TestInspectorOf85:
 
 
 class TestBareNames:
+    """What trtexec exports by default: an engine without detailed verbosity."""
+
+    @pytest.mark.parametrize(
+        ("name", "nodes"),
+        [
+            ("/conv1/Conv + /relu/Relu", {"/conv1/Conv", "/relu/Relu"}),
+            ("Conv_0 + PWN(PWN(Sigmoid_1), Mul_2) [profile 1]", {"Conv_0", "Sigmoid_1", "Mul_2"}),
+            ("/a/value/MatMul+/a/key/MatMul_myl1_2", {"/a/value/MatMul", "/a/key/MatMul"}),
+            ("/a/conv+bn/Conv", {"/a/conv+bn/Conv"}),
+            ("__myl_AddReshTran_myl1_3", set()),
+            ("_gemm_mha_v2_myl1_7", set()),
+            ("copy_d2h___mye2321_myl1_9", set()),
+            ("{ForeignNode[a...b]}", set()),
+            ("[ShapeHostToDeviceCopy 0]", set()),
+            ("Reformatting CopyNode for Input Tensor 0 to /conv1/Conv + /relu/Relu", set()),
+            ("onnx::Conv_633_clone_1", set()),
+            ("reshape_after_/fc/Gemm", set()),
+        ],
+    )
+    def test_nodes_in_a_name(self, name: str, nodes: set[str]) -> None:
+        (read,) = layers_from_json({"Layers": [name]})
+
+        assert read.onnx_nodes == nodes
+        assert read.profile == int("[profile 1]" in name)
+
+    @pytest.mark.parametrize("recorded", ["rtx15_bert_base_fp32", "trt85_resnet50_int8"])
+    def test_they_never_contradict_the_details(self, recorded: str) -> None:
+        """The same engine with and without: a name tells all nodes of a layer, or none."""
+        detailed = layers_from_json(recordings.listing(recorded))
+        bare = layers_from_json({"Layers": [each.name for each in detailed]})
+
+        assert [each.name for each in bare] == [each.name for each in detailed]
+        wrong = [
+            (each.name, other.onnx_nodes)
+            for each, other in zip(detailed, bare, strict=True)
+            if other.onnx_nodes and other.onnx_nodes != each.onnx_nodes and each.kind != "Reformat"
+        ]
+        assert wrong == []
+
     def test_an_engine_without_details_has_names_only(self) -> None:
         read = layers_from_json({"Layers": ["conv1", "fc [profile 1]"], "Bindings": ["x"]})
 
@@ -256,6 +298,138 @@ class TestLog:
         assert (second.name, second.onnx_nodes) == ("next", frozenset())
 
 
+class TestShortListing:
+    """One line a layer, as TensorRT up to 10 logs it without detailed verbosity."""
+
+    @pytest.mark.parametrize("precision", ["fp16", "int8"])
+    def test_it_is_the_inspectors_listing(self, precision: str) -> None:
+        logged = recordings.log_layers(f"trt85_resnet50_{precision}")
+        inspected = layers_from_json(recordings.listing(f"trt85_resnet50_{precision}"))
+
+        assert [(each.name, each.kind, each.onnx_nodes) for each in logged] == [
+            (each.name, each.kind, each.onnx_nodes) for each in inspected
+        ]
+
+    def test_types_that_the_inspector_does_not_know(self) -> None:
+        """With dynamic shapes the inspector tells the types of weights only."""
+        found = Counter(each.precision for each in recordings.log_layers("trt85_resnet50_int8"))
+
+        assert found == {"float16": 151, "int8": 2, "float32": 1}
+
+    def test_formats_and_tactics(self) -> None:
+        stem = next(each for each in recordings.log_layers("trt85_resnet50_fp16") if "/conv1/Conv" in each.onnx_nodes)
+
+        assert (stem.inputs[0].format, stem.outputs[0].format) == ("vectors of 4", "vectors of 8")
+        assert stem.tactic.startswith("0x")
+
+    def test_before_8_5(self) -> None:
+        """Tensors were ``name[Type(dims)]``, tactics decimal."""
+        listing = (
+            "Engine Layer Information:\n"
+            "Layer(Reformat): Reformatting CopyNode for Input Tensor 0 to Conv_0 + PWN(Clip_3), Tactic: 1002, "
+            "in put[Float(1,3,512,768)] -> Reformatted Input Tensor 0 to Conv_0 + PWN(Clip_3)[Int8(1,3:4,512,768)]\n"
+            "Layer(CaskConvolution): Conv_0 + PWN(Clip_3), Tactic: -37215280111360163, "
+            "Reformatted Input Tensor 0 to Conv_0 + PWN(Clip_3)[Int8(1,3:4,512,768)] -> 395[Int8(1,32:32,256,384)]\n"
+        )
+        reformat, conv = layers_from_log([listing])
+
+        assert [(tensor.name, tensor.dtype, tensor.format) for tensor in reformat.inputs] == [
+            ("in put", "float32", "linear")
+        ]
+        assert (conv.kind, sorted(conv.onnx_nodes)) == ("CaskConvolution", ["Clip_3", "Conv_0"])
+        assert conv.outputs[0] == LayerTensor("395", "int8", "vectors of 32")
+        assert conv.tactic == "-37215280111360163"
+
+
+class TestWholeLogs:
+    @pytest.mark.parametrize(
+        "following",
+        [
+            "[02/02/2025-10:00:11] [I] Engine built in 8.69986 sec.",
+            "[11/21/2026-07:32:29] [TRT] [V] Adding 1 engine(s) to plan file.",
+            "[V] Finished engine building in 0.1 seconds",
+            "2026-11-21 07:32:29.123 [I:onnxruntime:Default] done",
+            "I0202 10:00:00.123456 1 logging.cc:43] done",
+            "&&&& PASSED TensorRT.trtexec [TensorRT v8502]",
+        ],
+    )
+    def test_the_listing_ends_where_the_next_message_begins(self, following: str) -> None:
+        """Or the label of the last layer would take in what follows."""
+        text = (
+            "[02/02/2025-10:00:10] [V] [TRT] Layers:\n"
+            "Name: a_myl0_0, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t, StreamId: 2, Metadata: "
+            f"[ONNX Layer: a]\n{following}\n"
+        )
+        (read,) = layers_from_log([listing_in(text)])
+
+        assert (sorted(read.onnx_nodes), read.tactic, read.stream) == (["a"], "t", 2)
+
+    def test_of_polygraphy_which_indents(self) -> None:
+        text = (
+            "[X] Layers:\n    Name: a, LayerType: kgen, Inputs: [], Outputs: [], TacticName: t, Metadata: "
+            "[ONNX Layer: a]\n    Name: b, LayerType: kgen, Inputs: [], Outputs: [], TacticName: , Metadata: \n"
+            "    \n    I/O Tensors:\n     Name: x, IOMode: Input\n[V] done\n"
+        )
+
+        first, second = layers_from_log([listing_in(text)])
+
+        assert (first.name, sorted(first.onnx_nodes)) == ("a", ["a"])
+        assert (second.name, sorted(second.onnx_nodes)) == ("b", [])
+
+    def test_the_last_of_several_engines(self) -> None:
+        lines = [
+            "[V] Layers:\nName: a, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t",
+            "[V] Engine Layer Information:\nLayer(gemm): b, Tactic: 0x1, x (Half[1]) -> y (Half[1])",
+        ]
+        for order in (lines, lines[::-1]):
+            read = layers_from_log([listing_in("\n".join(order))])
+            assert [each.name for each in read] == ["b" if order is lines else "a"]
+
+    def test_a_log_without_one(self) -> None:
+        assert listing_in("[02/02/2025-10:00:10] [I] nothing here") == ""
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"Layers": [{"Name": "/a/"q" b", "LayerType": "gemm"}]}',
+            '{"Layers": [{"Name": "C:\\models\\x", "LayerType": "gemm", "Metadata": "[ONNX Layer: /a/"q"]"}]}',
+            '{"Layers": ["say "hi"", "b"]}',
+        ],
+    )
+    def test_names_that_were_not_escaped(self, text: str) -> None:
+        """As TensorRT writes them into its JSON."""
+        assert len(parse_listing(text)["Layers"]) >= 1
+
+    def test_what_they_mean(self) -> None:
+        data = parse_listing('{"Layers": [{"Name": "a"b", "LayerType": "gemm", "Metadata": "[ONNX Layer: /a/"q"]"}]}')
+
+        assert layers_from_json(data)[0].onnx_nodes == {'/a/"q"'}
+        assert parse_listing('{"Layers": ["C:\\dir"]}')["Layers"] == ["C:\\dir"]
+
+    @pytest.mark.parametrize("text", ['{"Layers": ["a"', "{", '{"Layers": [{"Name": "a", ]}'])
+    def test_what_is_no_json(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"line 1"):
+            parse_listing(text)
+
+    def test_a_value_where_a_tactic_has_no_name(self) -> None:
+        entries = [
+            {"Name": "a", "LayerType": "Reformat", "TacticValue": "0x00000000000003e8"},
+            {"Name": "b", "LayerType": "NoOp", "TacticValue": "0x0000000000000000"},
+            {"Name": "c", "LayerType": "conv", "TacticName": "sm80_x", "TacticValue": "0x1"},
+        ]
+
+        assert [each.tactic for each in layers_from_json({"Layers": entries})] == ["0x00000000000003e8", "", "sm80_x"]
+
+    def test_inputs_and_outputs(self) -> None:
+        inputs, outputs = specs_from_json(recordings.listing("rtx15_bert_base_fp16"))
+
+        assert [str(spec) for spec in inputs] == ["ids:?x? int64", "mask:?x? int64"]
+        assert [str(spec) for spec in outputs] == ["h:?x?x768 float32"]
+        assert specs_from_json(recordings.listing("trt85_resnet50_fp16")) == ((), ())
+
+
 class TestMemory:
     def test_of_a_recorded_build(self) -> None:
         found = memory_from_log(recordings.messages("rtx17_resnet18"))
@@ -277,6 +451,10 @@ class TestMetadata:
     def test_entries_of_other_kinds_are_left_out(self) -> None:
         assert onnx_nodes("[ONNX Layer: a]\x1e[ONNX Layer: b]\x1f[PyTorch: c]\x1f") == {"a", "b"}
         assert onnx_nodes("") == frozenset()
+
+    def test_a_log_that_lost_its_control_characters(self) -> None:
+        """As logs do that were pasted into an issue."""
+        assert onnx_nodes("[ONNX Layer: /a/Conv][ONNX Layer: /b/Relu]") == {"/a/Conv", "/b/Relu"}
 
 
 class TestDatatype:

@@ -185,7 +185,7 @@ class TestFeed:
         feed = make_feed([SIZES, COUNT], {"s": (3, 4), "n": (7,)}, seed=5)
         again = make_feed([SIZES, COUNT], feed.shapes, seed=5)
 
-        assert repr(feed) == "Feed(s:3x4,n:7, seed=5)"
+        assert repr(feed) == "make_feed(engine, {'s': (3, 4), 'n': (7,)}, seed=5)"
         np.testing.assert_array_equal(again["s"], feed["s"])
         assert again["n"] == feed["n"]
 

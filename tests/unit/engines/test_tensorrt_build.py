@@ -20,7 +20,7 @@ from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes, resolve_profiles
 from pytest_trtgray.errors import EngineError, NotRunnableError
 from pytest_trtgray.files import dump_json
-from pytest_trtgray.logs.records import SINK
+from pytest_trtgray.logs.sink import SINK
 from tests import models
 
 pytest.importorskip("tensorrt_rtx")

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 
 import pytest
 
 from pytest_trtgray.logs.capture import native_stderr
-from pytest_trtgray.logs.records import SINK, Record
+from pytest_trtgray.logs.records import Record
+from pytest_trtgray.logs.sink import SINK
 
 
 def captured(text: bytes) -> list[Record]:
@@ -48,7 +52,7 @@ def test_other_lines() -> None:
 def test_bytes_that_are_no_utf8() -> None:
     (record,) = captured(b"caf\xe9\n")
 
-    assert record.message == "caf\ufffd"
+    assert record.message == "caf\\xe9"
 
 
 def test_a_subprocess_is_heard() -> None:
@@ -89,7 +93,74 @@ def test_nested() -> None:
         with native_stderr():
             os.write(2, b"inner\n")
 
-    assert sorted(record.message for record in records) == ["inner", "outer"]
+    assert [record.message for record in records] == ["outer", "inner"]
+
+
+def test_a_line_belongs_to_the_phase_in_which_it_was_said() -> None:
+    with SINK.collect("build") as records, native_stderr():
+        os.write(2, b"first ")
+        with SINK.phase("parse"), native_stderr():
+            os.write(2, b"half\nsecond\n")
+        os.write(2, b"third\n")
+
+    assert [(record.phase, record.message) for record in records] == [
+        ("parse", "first half"),  # its end decides
+        ("parse", "second"),
+        ("build", "third"),
+    ]
+
+
+def test_threads_that_do_not_leave_in_the_order_in_which_they_came(capfd: pytest.CaptureFixture[str]) -> None:
+    inside, gone = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with native_stderr():
+            inside.set()
+            assert gone.wait(60)
+            os.write(2, b"alone\n")
+
+    with SINK.collect("test") as records:
+        thread = threading.Thread(target=stay)
+        with native_stderr():
+            thread.start()
+            assert inside.wait(60)
+            os.write(2, b"both\n")
+        gone.set()
+        thread.join(60)
+    os.write(2, b"outside\n")
+
+    assert [record.message for record in records] == ["both", "alone"]
+    assert capfd.readouterr().err == "outside\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_inside_has_its_stderr_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with SINK.collect("test") as records:
+        with contextlib.suppress(ZeroDivisionError), native_stderr():
+            os.write(2, b"before\n")
+            child = os.fork()
+            if child == 0:  # pragma: no cover
+                os.write(2, b"of the child\n")
+                with native_stderr():
+                    os.write(2, b"captured by the child\n")
+                os.write(2, b"of the child again\n")
+                os._exit(0)
+            os.waitpid(child, 0)
+            os.write(2, b"after\n")
+            raise ZeroDivisionError
+        os.write(2, b"outside\n")
+
+    assert [record.message for record in records] == ["before", "after"]
+    assert capfd.readouterr().err == "of the child\nof the child again\noutside\n"
+
+
+def test_no_room_for_a_temporary_file(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", "/proc/none")
+        records = captured(b"as ever\n")
+
+    assert records == []
+    assert capfd.readouterr().err == "as ever\n"
 
 
 def test_no_file_descriptor_is_lost() -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trtgray.engines.layer_listing import layers_from_json
-from pytest_trtgray.engines.model import Layer, LayerTensor
+from pytest_trtgray.engines.model import Layer, LayerTensor, is_conversion
 from pytest_trtgray.structure.matching import Matching, layer_keys, match_layers
 from tests import recordings
 from tests.unit.helpers import layer
@@ -22,11 +23,14 @@ def renumbered(chain: list[Layer], by: int) -> list[Layer]:
 def everything(matching: Matching, side: int) -> list[Layer]:
     """All layers of one side, wherever they ended up."""
     alone = (matching.removed, matching.added)[side]
+    extra = (matching.extra_old, matching.extra_new)[side]
     blank = (matching.unlabelled_removed, matching.unlabelled_added)[side]
     return [
         *(pair[side] for pair in matching.pairs),
         *(each for group in matching.groups for each in group[side]),
+        *(pair[side] for pair in matching.relabelled),
         *alone,
+        *extra,
         *(pair[side] for pair in matching.unlabelled_pairs),
         *blank,
     ]
@@ -38,6 +42,9 @@ def left_over(matching: Matching) -> list[object]:
         *matching.groups,
         *matching.removed,
         *matching.added,
+        *matching.extra_old,
+        *matching.extra_new,
+        *matching.relabelled,
         *matching.unlabelled_removed,
         *matching.unlabelled_added,
     ]
@@ -93,13 +100,16 @@ class TestNothingIsLost:
         assert len(there.pairs) == len(back.pairs)
         assert len(there.groups) == len(back.groups)
         assert len(there.removed) == len(back.added)
+        assert len(there.extra_old) == len(back.extra_new)
+        assert len(there.relabelled) == len(back.relabelled)
         assert len(there.unlabelled_pairs) == len(back.unlabelled_pairs)
 
     @given(st.lists(layers(), max_size=8), st.lists(layers(), max_size=8))
     def test_profiles_are_never_mixed(self, old: list[Layer], new: list[Layer]) -> None:
         matching = match_layers(old, new)
 
-        assert all(a.profile == b.profile for a, b in (*matching.pairs, *matching.unlabelled_pairs))
+        together = (*matching.pairs, *matching.unlabelled_pairs, *matching.relabelled)
+        assert all(a.profile == b.profile for a, b in together)
         assert all(len({each.profile for side in group for each in side}) == 1 for group in matching.groups)
 
 
@@ -143,7 +153,7 @@ class TestChanges:
         assert matching.groups == ((tuple(old), tuple(new)),)
 
     def test_nothing_at_all(self) -> None:
-        assert match_layers([], []) == Matching((), (), (), (), (), (), ())
+        assert match_layers([], []) == Matching()
         assert match_layers([layer("a", "x")], []).removed == (layer("a", "x"),)
 
 
@@ -164,10 +174,112 @@ class TestSeveralLayersOfOneNode:
         ]
 
     def test_one_of_two_is_gone(self) -> None:
-        matching = match_layers([layer("a", "q"), layer("b", "q")], [layer("b", "q")])
+        """Both worked for the node: it is computed in one kernel now."""
+        old, new = [layer("a", "q"), layer("b", "q")], [layer("b", "q")]
+
+        assert match_layers(old, new).groups == ((tuple(old), tuple(new)),)
+        assert match_layers(old, new).pairs == ()
+
+    def test_a_copy_of_two_is_gone(self) -> None:
+        matching = match_layers([layer("__myl_Move_myl0_1", "q"), layer("b", "q")], [layer("b", "q")])
 
         assert [(a.name, b.name) for a, b in matching.pairs] == [("b", "b")]
-        assert [each.name for each in matching.removed] == ["a"]
+        assert [each.name for each in matching.extra_old] == ["__myl_Move_myl0_1"]
+        assert matching.removed == ()
+
+    def test_a_copy_is_no_partner_of_a_product(self) -> None:
+        """Both list the product's node; a kernel that fuses more into the product is still the product."""
+        copy, product = layer("__myl_MoveRepl_myl0_1", "q"), layer("q_myl0_2", "q", kind="gemm")
+        fused = layer("__myl_FcRelu_myl0_1", "q", kind="runtime_fusion")
+        matching = match_layers([copy, product], [fused])
+
+        assert matching.pairs == ((product, fused),)
+        assert matching.extra_old == (copy,)
+
+
+class TestConversions:
+    """Q/DQ nodes and casts that only one of two models has are no part of a layer's identity."""
+
+    def test_casts_of_an_fp16_model(self) -> None:
+        old = [layer("a", "conv"), layer("b", "norm")]
+        new = [layer("a", "conv", "graph_input_cast0"), layer("b", "norm", "/norm/Cast_1")]
+
+        assert len(match_layers(old, new).pairs) == 2
+
+    def test_quantisers(self) -> None:
+        old = [layer("a", "fc")]
+        new = [layer("q", "x_QuantizeLinear"), layer("a", "x_DequantizeLinear", "w_DequantizeLinear", "fc")]
+        matching = match_layers(old, new)
+
+        assert matching.pairs == ((old[0], new[1]),)
+        assert matching.added == (new[0],)
+
+    def test_what_both_have_counts(self) -> None:
+        old = [layer("a", "conv", "/m/Cast")]
+        new = [layer("a", "conv"), layer("b", "/m/Cast")]
+
+        assert match_layers(old, new).groups == ((tuple(old), tuple(new)),)
+
+    @pytest.mark.parametrize(
+        "node",
+        [
+            "x_QuantizeLinear",
+            "x_DequantizeLinear",
+            "/conv1/input_quantizer/QuantizeLinear",
+            "/conv1/_weight_quantizer/DequantizeLinear_1",
+            "graph_input_cast0",
+            "graph_output_cast_1",
+            "/encoder/Cast",
+            "/encoder/Cast_12",
+            "/x/Q",
+            "/x/DQ",
+            "InsertedPrecisionFreeCast_y",
+        ],
+    )
+    def test_their_names(self, node: str) -> None:
+        assert is_conversion(node)
+
+    @pytest.mark.parametrize("node", ["/broadcast", "Conv_0", "/Q/MatMul", "/attn/q/MatMul", "forecast", "/DQN/Conv"])
+    def test_other_names(self, node: str) -> None:
+        assert not is_conversion(node)
+
+
+class TestUnlabelled:
+    """The fourth step: nothing is certain, and nothing of it fails a test."""
+
+    def test_copies_pair_up_behind_the_same_layer(self) -> None:
+        old = [layer("a", "a"), layer("c_myl0_1", kind="copy"), layer("b", "b"), layer("c_myl0_3", kind="copy")]
+        new = [layer("a", "a"), layer("b", "b"), layer("c_myl0_2", kind="copy")]
+        matching = match_layers(old, new)
+
+        assert matching.unlabelled_pairs == ((old[3], new[2]),)
+        assert matching.unlabelled_removed == (old[1],)
+
+    def test_then_anywhere(self) -> None:
+        old = [layer("a", "a"), layer("c_myl0_1", kind="copy"), layer("b", "b")]
+        new = [layer("a", "a"), layer("b", "b"), layer("c_myl0_2", kind="copy")]
+
+        assert match_layers(old, new).unlabelled_pairs == ((old[1], new[2]),)
+
+    def test_other_kernels_do_not(self) -> None:
+        matching = match_layers([layer("__myl_Tran_myl0_1")], [layer("__myl_MoveResh_myl0_1")])
+
+        assert matching.unlabelled_pairs == ()
+
+    def test_a_layer_that_only_one_engine_labels(self) -> None:
+        old = [layer("a", "a"), layer("__myl_Tran_myl1_12")]
+        new = [layer("a", "a"), layer("__myl_Tran_myl1_11", "/t/Transpose_3")]
+
+        for first, second in ((old, new), (new, old)):
+            matching = match_layers(first, second)
+            assert matching.relabelled == ((first[1], second[1]),)
+            assert (matching.added, matching.removed) == ((), ())
+
+    def test_a_new_layer_elsewhere_is_new(self) -> None:
+        old = [layer("a", "a"), layer("__myl_Tran_myl1_12"), layer("b", "b")]
+        new = [layer("a", "a"), layer("b", "b"), layer("__myl_Tran_myl1_11", "/t/Transpose_3")]
+
+        assert match_layers(old, new).added == (new[2],)
 
 
 class TestUnnamedNodes:

@@ -8,7 +8,7 @@ import pytest
 from pytest_trtgray.baselines.store import BaselineFile, encode
 from pytest_trtgray.engines.layer_listing import layers_from_json, layers_from_log, layers_to_rows
 from pytest_trtgray.errors import ModelError
-from pytest_trtgray.structure import read_layers
+from pytest_trtgray.structure import read_layers, read_snapshot
 from tests import recordings
 
 
@@ -34,6 +34,30 @@ def test_a_baseline_of_this_package(tmp_path: Path) -> None:
     path.write_bytes(encode(file))
 
     assert read_layers(path) == made
+
+
+@pytest.mark.parametrize("name", ["rtx17_bert_base", "trt85_resnet50_int8"])
+def test_a_log_tells_memory_too(name: str, tmp_path: Path) -> None:
+    found = read_snapshot(recordings.unpacked(f"{name}.log", tmp_path))
+
+    assert list(found.layers) == recordings.log_layers(name)
+    assert (
+        found.memory.activations_bytes == {"rtx17_bert_base": 1_098_711_552, "trt85_resnet50_int8": 128_499_712}[name]
+    )
+
+
+def test_json_of_tensorrt_11_tells_inputs_and_outputs() -> None:
+    found = read_snapshot(recordings.listing("rtx15_bert_base_fp16"))
+
+    assert [spec.name for spec in found.inputs] == ["ids", "mask"]
+    assert [spec.name for spec in found.outputs] == ["h"]
+
+
+def test_a_log_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "build.log"
+    path.write_bytes(b"\xef\xbb\xbf" + recordings.text("rtx17_bert_base_fp16.log").replace("\n", "\r\n").encode())
+
+    assert read_layers(path) == recordings.log_layers("rtx17_bert_base_fp16")
 
 
 def test_names_with_control_characters(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trtgray.engines.model import Memory, TensorSpec
+from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.files import dump_json
-from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
-from tests.unit.helpers import layer
+from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots, snapshot_of, with_model
+from tests import models, recordings
+from tests.unit.helpers import layer, ort_engine
 from tests.unit.strategies import layers
 
 SPECS = st.lists(
@@ -26,7 +29,12 @@ SPECS = st.lists(
 ).map(tuple)
 BYTES = st.none() | st.integers(0, 10**12)
 SNAPSHOTS = st.builds(
-    Snapshot, st.lists(layers(), max_size=5).map(tuple), SPECS, SPECS, st.builds(Memory, BYTES, BYTES, BYTES)
+    Snapshot,
+    st.lists(layers(), max_size=5).map(tuple),
+    SPECS,
+    SPECS,
+    st.builds(Memory, BYTES, BYTES, BYTES),
+    st.lists(st.text(), max_size=3).map(tuple),
 )
 
 NET = Snapshot(
@@ -118,6 +126,39 @@ def test_memory_of_an_added_node_is_no_second_change() -> None:
     severities = {finding.rule: finding.severity for finding in compare_snapshots(NET, grown)}
 
     assert severities == {"structure.node-added": "error", "structure.memory-grew": "advice"}
+
+
+def test_what_a_listing_does_not_tell_is_no_change() -> None:
+    """A log has no inputs, outputs or memory."""
+    assert compare_snapshots(NET, Snapshot(NET.layers)) == compare_snapshots(Snapshot(NET.layers), NET) == ()
+
+
+class TestFolded:
+    """ONNX nodes that no layer lists."""
+
+    def test_of_an_engine(self, encoder: Path) -> None:
+        engine = ort_engine(encoder, "ids:2x8,mask:2x1x1x8")
+        found = snapshot_of(engine)
+        listed = {node for each in engine.layers for node in each.onnx_nodes}
+
+        assert listed | set(found.folded) == set(engine.model.computed_nodes)
+        assert not listed & set(found.folded)
+
+    def test_arithmetic_on_weights_is_none(self, tmp_path: Path) -> None:
+        model = OnnxModel(models.qdq(tmp_path / "qdq.onnx", axis=1))
+
+        assert model.computed_nodes == ("/x/Q", "/x/DQ", "/MatMul")
+
+    def test_of_a_log_and_a_model(self, tmp_path: Path) -> None:
+        model = OnnxModel(recordings.model("bert_base", tmp_path))
+        found = with_model(Snapshot(tuple(recordings.log_layers("rtx17_bert_base"))), model)
+
+        assert len(found.folded) == 258
+        assert "/bert/encoder/layer.0/attention/self/Concat" in found.folded
+
+    def test_a_baseline_of_an_earlier_version_has_none(self) -> None:
+        assert "folded" not in NET.to_dict()
+        assert Snapshot.from_dict(NET.to_dict()) == NET
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trtgray.engines.layer_listing import layers_from_json
-from pytest_trtgray.timing.grouping import matches, module_of, modules, segments, share_of
+from pytest_trtgray.timing.grouping import critical, matches, module_of, module_shares, modules, segments, share_of
 from tests import recordings
 from tests.unit.helpers import layer
 
@@ -103,3 +103,65 @@ class TestModules:
         assert all(share > 5 for share in per_block)
         assert sum(share_of("encoder.layer.*", each) for each in read) == pytest.approx(sum(per_block))
         assert sum(share_of("encoder.layer.*/attention", each) for each in read) < sum(per_block)
+
+
+class TestShares:
+    def test_outer_modules_hold_inner_ones(self) -> None:
+        made = [layer("1", "/a/b/x", "/a/c/x"), layer("2", "/a/b/y"), layer("3", "/d/x"), layer("4")]
+
+        assert module_shares(made) == {
+            "a": {0: 1.0, 1: 1.0},
+            "a/b": {0: 0.5, 1: 1.0},
+            "a/c": {0: 0.5},
+            "d": {2: 1.0},
+        }
+
+    def test_blocks_are_put_together(self) -> None:
+        made = [layer(str(i), f"/encoder/layer.{i}/attention/MatMul") for i in range(12)]
+        shares = module_shares(made)
+
+        assert list(shares) == ["encoder", "encoder/layer.*", "encoder/layer.*/attention"]
+        assert len(shares["encoder/layer.*"]) == 12
+        assert len(module_shares(made, repeated=False)) == 1 + 12 * 2
+
+    @pytest.mark.parametrize(
+        ("node", "module"),
+        [
+            ("/layer1/layer1.0/conv1/Conv", "layer1/layer1.*/conv1"),
+            ("/blocks.3/mlp/0/MatMul", "blocks.*/mlp/*"),
+            ("/h.0.attn/x", "h.*.attn"),
+            ("/conv2d_12/x", "conv2d_12"),
+        ],
+    )
+    def test_only_whole_numbers_are_those_of_blocks(self, node: str, module: str) -> None:
+        assert list(module_shares([layer("l", node)]))[-1] == module
+
+    def test_a_pattern_means_the_same_modules(self) -> None:
+        made = [layer(str(i), f"/encoder/layer.{i}/attention/MatMul", f"/encoder/layer.{i}/Add") for i in range(3)]
+
+        for pattern, parts in module_shares(made).items():
+            assert {i: share_of(pattern, each) for i, each in enumerate(made)} == pytest.approx(parts)
+
+    def test_a_users_grouping_comes_first(self) -> None:
+        assert module_shares([layer("l", "/a/x")], lambda _: "mine/own") == {"mine": {0: 1.0}, "mine/own": {0: 1.0}}
+
+    @given(st.lists(st.sampled_from(["/a/x", "/a/b/y", "/b/x", "x"]), min_size=1, unique=True))
+    def test_no_layer_counts_twice(self, nodes: list[str]) -> None:
+        shares = module_shares([layer("l", *nodes)])
+
+        assert sum(parts[0] for name, parts in shares.items() if "/" not in name) <= 1 + 1e-9
+
+
+class TestCritical:
+    @pytest.mark.parametrize(
+        ("shares", "expected"),
+        [
+            ({"a": 1.0, "a/b": 0.7, "a/b/c": 0.65, "a/d": 0.3}, ["a/b/c", "a/d"]),
+            ({"a": 0.5, "a/b": 0.05, "a/c": 0.05, "d": 0.5}, ["a", "d"]),
+            ({"a": 0.05}, []),
+            ({}, []),
+            ({"ab": 0.5, "a": 0.4}, ["ab", "a"]),
+        ],
+    )
+    def test_the_innermost_that_matter(self, shares: dict[str, float], expected: list[str]) -> None:
+        assert critical(shares, 0.1) == expected

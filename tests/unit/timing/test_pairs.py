@@ -73,6 +73,23 @@ def test_another_fusion_is_compared_by_its_sum() -> None:
     assert len(verdict.layers) == 29
 
 
+def test_a_fusion_that_costs_more_than_its_parts() -> None:
+    a_runs, b_runs = pairs(wobble=0.0)
+    fused = []
+    for run in b_runs:
+        times = np.exp(run.location())[np.newaxis].repeat(10, axis=0)
+        times = np.column_stack([times[:, :28], 2 * (times[:, 28] + times[:, 29])])
+        fused.append(Run([Session.from_samples(times, layers=[*LAYERS[:28], f"{LAYERS[28]} + {LAYERS[29]}"])]))
+    verdict = compare(a_runs, fused)
+    (finding,) = (finding for finding in verdict.findings if finding.rule == "timing.OPT-23")
+
+    assert verdict.outcome == "slower"
+    assert finding.what.endswith("; 1 kernel in place of 2")
+    assert (finding.evidence["layers_before"], finding.evidence["layers_after"]) == (2, 1)
+    assert "output of the network" in finding.remedy
+    assert not any(each.rule == "timing.layer-slower" for each in verdict.findings)
+
+
 @pytest.mark.parametrize(("a", "b"), [(2, 2), (4, 3), (0, 0)])
 def test_too_few_or_unequal(a: int, b: int) -> None:
     runs = pairs()[0]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -119,3 +119,77 @@ def test_of_a_real_encoder(encoder: Path) -> None:
     assert 0 < measured.group("encoder.layer.*/attention").share < blocks.share <= 1
     assert blocks.us == pytest.approx(sum(half.us for half in halves))
     assert math.isfinite(measured.total_us)
+
+
+class TestModules:
+    TIMES: ClassVar[dict[str, float]] = {
+        "/m/layer.0/fc/MatMul": 30.0,
+        "/m/layer.1/fc/MatMul": 40.0,
+        "/m/layer.0/norm/Add": 5.0,
+        "/head/MatMul": 25.0,
+    }
+
+    def test_by_time(self) -> None:
+        found = profile(self.TIMES).modules()
+
+        assert [(module.pattern, round(module.us)) for module in found] == [
+            ("m", 75),
+            ("m/layer.*", 75),
+            ("m/layer.*/fc", 70),
+            ("head", 25),
+            ("m/layer.*/norm", 5),
+        ]
+        assert found[2].share == pytest.approx(0.7)
+        assert len(found[2].layers) == 2
+
+    def test_each_block(self) -> None:
+        found = profile(self.TIMES).modules(repeated=False)
+
+        assert [module.pattern for module in found if module.pattern.endswith("fc")] == ["m/layer.1/fc", "m/layer.0/fc"]
+
+    def test_a_module_can_be_asked_for_by_its_pattern(self) -> None:
+        measured = profile(self.TIMES)
+
+        for module in measured.modules():
+            assert measured.group(module.pattern) == module
+
+    def test_the_critical_ones(self) -> None:
+        assert [module.pattern for module in profile(self.TIMES).critical_modules()] == ["m/layer.*/fc", "head"]
+        assert [module.pattern for module in profile(self.TIMES).critical_modules(0.5)] == ["m/layer.*/fc"]
+
+    def test_without_a_model_bounds_are_unknown(self) -> None:
+        module = profile(self.TIMES).group("head")
+
+        assert (module.bound, module.flops, module.weights_bytes, module.activations_bytes) == (
+            "unknown",
+            None,
+            None,
+            None,
+        )
+
+
+class TestTop:
+    def test_the_longest_first(self) -> None:
+        found = profile({"a": 10.0, "b": 30.0, "c": 20.0}).top(2)
+
+        assert [timed.layer.name for timed, _ in found] == ["b", "c"]
+        assert {line.reason for _, line in found} == {"the ONNX model is not known"}
+
+    def test_of_a_measured_model(self, mlp: Path) -> None:
+        """On a CPU there are operations and bytes, and no roof."""
+        engine = ort_engine(mlp)
+        shapes = {"x": (4, 8)}
+        feed = make_feed(engine.info.inputs, shapes)
+        result = measure_run(engine, feed, Plan(sessions=1, iterations=10), context={})
+        measured = Profile(
+            engine.info, shapes, result.run, layer_times(result.run, result.layers), {}, model=engine.model
+        )
+        lines = {timed.layer.title: line for timed, line in measured.top()}
+        first = lines["/fc0/Add + /fc0/MatMul + /fc0/Relu"]
+
+        assert first.flops is not None
+        assert first.flops > 2 * 4 * 8 * 16
+        assert first.bound == "unknown"
+        assert first.reason.startswith("the peaks of ")
+        assert measured.group("fc0").flops == first.flops
+        assert measured.advice == ()

@@ -1,0 +1,113 @@
+"""The report: says first what failed, keeps to itself, and survives any name."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from pytest_trtgray.reporting.headline import since
+from pytest_trtgray.reporting.html import render, sections_of
+from tests.documents import document
+
+MIB = 1 << 20
+
+
+def embedded(html: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def body(html: str) -> str:
+    return html.partition("</style>")[2].partition('<script type="application/json"')[0]
+
+
+def test_what_failed_by_how_much_and_since_when_stands_first() -> None:
+    top = body(render([document(slower=7)])).partition('<main id="main">')[0]
+
+    assert "bert failed" in top
+    assert "timing slower: /encoder/layer.0/attention/part7/MatMul: 12.0 -&gt; 36.0 us, +200.0%" in top
+    assert "against 3 recorded runs, the newest of 2026-11-12 09:30 UTC; commits c0ffee2..beef00" in top
+
+
+def test_a_run_without_faults() -> None:
+    html = body(render([document()]))
+
+    assert "<h1>bert passed</h1>" in html
+    assert 'class="verdict"' not in html
+
+
+def test_several_runs_stand_side_by_side_failures_first() -> None:
+    html = render([document(), document(slower=1)], ["old.json", "new.json"])
+
+    assert "<h1>1 of 2 engines failed</h1>" in html
+    titles = re.findall(r"<h2[^>]*>(bert in \w+\.json)", html)
+    assert titles == ["bert in new.json", "bert in old.json"]
+    assert len(embedded(html)) == 2
+
+
+def test_nothing_was_tested() -> None:
+    assert "<h1>No engine was tested</h1>" in render([{**document(), "checks": []}])
+
+
+def test_no_name_becomes_markup() -> None:
+    evil = "</script><img src=x onerror=alert(1)>\u2028{{ 7 * 7 }}"
+    run = document(slower=0, engine=evil)
+    run["checks"][0]["details"]["layers"][0]["key"] = evil
+    run["checks"][0]["details"]["context"]["host"] = evil
+    run["checks"][0]["findings"][0]["what"] = evil
+    html = render([run])
+
+    assert "<img" not in html
+    assert "{{ 7 * 7 }}" in html
+    assert embedded(html)["r0e0"]["timing"]["layers"][0]["key"] == evil
+
+
+def test_numbers_that_json_does_not_have() -> None:
+    run = document()
+    run["checks"][0]["details"]["layers"][0]["high"] = float("inf")
+    run["checks"][1]["details"]["outputs"][0].update(max_abs=float("nan"), relative_l2=None)
+
+    assert embedded(render([run]))["r0e0"]["timing"]["layers"][0]["high"] is None
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    html = render([document()])
+
+    assert "default-src 'none'" in html
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html)
+    style = html.partition("<style>")[2].partition("</style>")[0]
+    assert not re.findall(r"@import|url\(", style)
+
+
+@pytest.mark.parametrize(("layers", "limit"), [(400, 3 * MIB), (5000, 8 * MIB)])
+def test_size(layers: int, limit: int) -> None:
+    assert len(render([document(layers, slower=3)]).encode()) < limit
+
+
+def test_the_gravest_check_of_a_kind_is_drawn() -> None:
+    good, bad = document(), document(slower=2)
+    good["checks"] += bad["checks"]
+    (section,) = sections_of(good)
+
+    assert section.data["timing"]["outcome"] == "slower"
+    assert [line.rank for line in section.headlines] == sorted(line.rank for line in section.headlines)
+
+
+@pytest.mark.parametrize(
+    ("details", "text"),
+    [
+        ({}, ""),
+        ({"against": "old", "history": [{"context": {}}]}, "against old, measured in turn with it in this run"),
+        ({"history": [{"context": {}}]}, "against 1 recorded run"),
+        (
+            {"history": [{"context": {"commit": "a"}}], "context": {"commit": "a"}},
+            "against 1 recorded run, of the same commit a",
+        ),
+    ],
+)
+def test_since(details: dict[str, Any], text: str) -> None:
+    assert since(details) == text
