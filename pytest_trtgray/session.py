@@ -111,10 +111,8 @@ class TrtSession:
             tactic_sources=self.settings.tactic_sources,
             log_level=log_level or self.settings.log_level,
         )
-        asked = f"{runtime} {shapes!r} {precision} {calibration_digest(calibration)} {options.log_level}"
-        key = (str(path), name, asked)
-        how = f"{runtime} {shapes!r} {precision} {calibration_method} {calibration_digest(calibration)}"
-        key = (str(path), name, how)
+        how = f"{precision} {calibration_method} {calibration_digest(calibration)} {options.log_level}"
+        key = (str(path), name, f"{runtime} {shapes!r} {how}")
         if key not in self._engines:
             if is_engine_file(path) and (written := admit(path, self.settings)) is not None:
                 self.written.append(str(written))

@@ -438,9 +438,7 @@ def _verdict(found: Localisation, cause: Cause) -> Finding:
         if cause.what:
             lines.append(f"it {cause.what}")
     if found.first and found.tensors.index(found.first) < found.tensors.index(culprit):
-        lines.append(
-            f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}"
-        )
+        lines.append(f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}")
     lines.append(_profile(found.tensors))
     remedy = (
         cause.remedy
@@ -479,9 +477,7 @@ def _spread(found: Localisation) -> Finding:
         shares = ", ".join(f"{error.op} {error.node!r} {max(error.share or 0.0, 0.0):.0%}" for error in tried)
         lines.append(f"the largest shares: {shares}")
     if found.first:
-        lines.append(
-            f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}"
-        )
+        lines.append(f"the first tensor over the tolerance is {found.first.tensor!r}, {_size(found.first)}")
     if found.tensors:
         lines.append(_profile(found.tensors))
     where = found.first.node if found.first else found.engine

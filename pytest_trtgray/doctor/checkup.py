@@ -132,7 +132,7 @@ def _end(code: int, said: str) -> str:
 def _packages() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", (distribution.metadata["Name"] or "")).lower()
+        name = re.sub(r"[-_.]+", "-", (distribution.metadata["Name"] or "")).lower()  # api: metadata
         if _PACKAGE.fullmatch(name):
             found.setdefault(name, distribution.version)
     return dict(sorted(found.items()))

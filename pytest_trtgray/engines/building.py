@@ -258,11 +258,6 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interr
         builder, parsed, parser = _parse(backend, model, request.flavour, typed)
     if interrupt.is_pending:
         raise _BuildStopped("interrupted")
-    with SINK.phase("parse"):
-        network = backend.trt.network_from_onnx_path(str(model.path), strongly_typed=typed)
-    builder, parsed = network[0], network[1]
-    if parsed.num_layers == 0:
-        raise backend.error("the parser found no layers")
     if request.debug_tensors and hasattr(parsed, "mark_unfused_tensors_as_debug_tensors"):
         parsed.mark_unfused_tensors_as_debug_tensors()
     options: dict[str, Any] = {

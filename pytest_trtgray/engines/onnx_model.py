@@ -107,7 +107,7 @@ class OnnxModel:
     def __init__(self, path: Path | str, *, original: Path | None = None, made: str = "") -> None:
         self.path = Path(path)
         self.original = original or self.path
-        self.proto = _load_proto(self.path)
+        self.proto = _load_proto(self.path, is_optimised=bool(made))
         self.is_renamed = _make_legible(self.proto)
         self.is_edited = False
         self._made = made
@@ -379,7 +379,8 @@ def _uses_type(graph: Any, onnx_dtype: int) -> bool:
     )
 
 
-def _load_proto(path: Path) -> Any:
+def _load_proto(path: Path, *, is_optimised: bool) -> Any:
+    """The model; of an optimised graph, nothing but constants may be left."""
     from google.protobuf.message import DecodeError
 
     from pytest_trtgray.vendor import quiet_import
@@ -396,7 +397,7 @@ def _load_proto(path: Path) -> Any:
     except (DecodeError, ValueError, OSError, UnicodeDecodeError) as error:
         raise ModelError(path, _unreadable(path, str(error)), "Export or download it again.") from None
     # Protocol buffers decode many a random file without complaint; a model has a version and a graph.
-    if not proto.ir_version or not proto.opset_import or not proto.graph.node:
+    if not proto.ir_version or not proto.opset_import or not (proto.graph.node or is_optimised):
         headless = not proto.ir_version or (proto.graph.node and not proto.opset_import)
         what = _unreadable(path, "no IR version or opset") if headless else "has no nodes"
         raise ModelError(path, what, "Export it again and check it with onnx.checker.")

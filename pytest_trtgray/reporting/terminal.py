@@ -25,8 +25,7 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("against", "timing", "first-calls", "outputs", "scales", "structure", "log", "shapes")
-_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "scales", "structure", "log", "shapes")
 _KIND_WIDTH = 10
 _MAX_ADVICE = 5
 
