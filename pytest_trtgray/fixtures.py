@@ -112,6 +112,7 @@ def trt_quantisation(request: pytest.FixtureRequest) -> QuantisationInspector:
     return QuantisationInspector(trt_session(request.config), request.node)
 
 
+@pytest.fixture
 def trt_metamorphic(request: pytest.FixtureRequest) -> Metamorphic:
     """Check an engine against itself, without a reference: ``trt_metamorphic(engine).check()``."""
     from pytest_trtgray.instruments import Metamorphic
