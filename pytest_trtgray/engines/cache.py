@@ -13,7 +13,7 @@ from typing import Any
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.files import dump_json, locked, sha256_file, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ _DATATYPES = {
 _PREFIX = "[ONNX Layer: "
 # a log that was pasted somewhere may have lost its control characters
 _BETWEEN_ENTRIES = re.compile(r"[\x1e\x1f]|(?<=\])(?=\[ONNX Layer: )")
+_REMARK = re.compile(r"\]__[a-z0-9_]+$")
 _PROFILE = re.compile(r"\[profile (\d+)\]")
 _UNNAMED = re.compile(
     r"\(Unnamed Layer\*? ?\d*\) ?\[[^\]]+\]|(copied_|un)?(squeeze|reshape|shuffle)_(before|after|between)_.*"
@@ -153,10 +154,12 @@ def memory_from_log(messages: Iterable[str]) -> Memory:
 def onnx_nodes(metadata: str) -> frozenset[str]:
     r"""The ONNX node names in a ``Metadata`` text.
 
+    TensorRT for RTX adds what it made of a node: ``[ONNX Layer: conv1]__gemm_from_conv1x1``.
+
     >>> sorted(onnx_nodes("[ONNX Layer: fc1]\x1f[ONNX Layer: relu1]"))
     ['fc1', 'relu1']
     """
-    entries = _BETWEEN_ENTRIES.split(metadata)
+    entries = [_REMARK.sub("]", entry) for entry in _BETWEEN_ENTRIES.split(metadata)]
     return frozenset(entry[len(_PREFIX) : -1] for entry in entries if entry.startswith(_PREFIX) and entry.endswith("]"))
 
 

@@ -84,8 +84,9 @@ def taps_of_layers(layers: Iterable[Layer], nodes: Sequence[OnnxNode]) -> list[T
 
     TensorRT's own names do not tell: ``/relu/Relu_output_0.1_13_myl0`` was seen on what the Relu's convolution
     reads. A tensor between two layers is an ONNX tensor that a node of the first makes and a node of the second
-    reads. A layer without nodes continues the work of those before it; nothing is said of what such a layer reads,
-    because it may be half of an operator, such as a convolution before its bias was added.
+    reads. A layer without nodes continues the work of those before it. Nothing is said of what may be half of an
+    operator, such as a convolution before its bias was added: what a layer without nodes reads, and what a node makes
+    that is on both sides.
     """
     layers = list(layers)
     maker = {tensor.name: layer for layer in layers for tensor in layer.outputs}
@@ -107,7 +108,7 @@ def taps_of_layers(layers: Iterable[Layer], nodes: Sequence[OnnxNode]) -> list[T
             if not readers or not all(other.onnx_nodes for other in readers):
                 continue
             read_by = frozenset().union(*(other.onnx_nodes for other in readers))
-            tensors = tensor_between(nodes_of[layer.name], read_by, nodes, ())
+            tensors = tensor_between(nodes_of[layer.name] - read_by, read_by, nodes, ())
             if tensors:
                 taps.append(Tap(tensor.name, tensors, exact=False))
     return taps

@@ -14,6 +14,7 @@ from pytest_trtgray.findings import listing
 from pytest_trtgray.instruments import (
     Comparer,
     LogReader,
+    Metamorphic,
     Profiler,
     QuantisationInspector,
     ShadowFactory,
@@ -23,7 +24,6 @@ from pytest_trtgray.instruments import (
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
-from pytest_trtgray.instruments import Metamorphic
 
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
@@ -39,8 +39,6 @@ RELATIONS_BUDGET_S = 10.0
 """Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
 """A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
-
-TESTS = ("layers", "outputs", "structure", "log", "shapes")
 
 
 def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:

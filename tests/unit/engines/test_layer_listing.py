@@ -122,6 +122,13 @@ class TestInspectorOf85:
 
         assert layer.onnx_nodes == frozenset()
 
+    def test_what_was_made_of_a_node_is_no_part_of_its_name(self) -> None:
+        """As TensorRT for RTX 1.5 lists a 1x1 convolution; a name may end like this itself."""
+        text = "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]__gemm_from_conv1x1"
+
+        assert onnx_nodes(text) == {"/conv1/Conv", "/relu/Relu"}
+        assert onnx_nodes("[ONNX Layer: a]__b]\x1f[ONNX Layer: c__d]") == {"a]__b", "c__d"}
+
     def test_a_profile_in_the_name(self) -> None:
         entry = {"Name": "/conv1/Conv + /relu/Relu [profile 2]", "LayerType": "CaskConvolution"}
         (layer,) = layers_from_json({"Layers": [entry]})

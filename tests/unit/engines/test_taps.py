@@ -156,6 +156,11 @@ class TestBetweenLayers:
 
         assert [tap.name for tap in taps_of_layers(layers, NODES)] == ["t2", "t3"]
 
+    def test_nor_of_a_node_that_is_on_both_sides(self) -> None:
+        layers = [layer("a", "conv", "x", "t1"), layer("b", "conv relu", "t1", "t2"), layer("c", "left add", "t2", "y")]
+
+        assert [(tap.name, tap.tensors) for tap in taps_of_layers(layers, NODES)] == [("t2", ("r",))]
+
     def test_activations_depend_on_an_input(self, tmp_path: Path) -> None:
         path = models.qdq(tmp_path / "qdq.onnx")
         model = OnnxModel(path)
