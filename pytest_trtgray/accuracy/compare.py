@@ -21,7 +21,7 @@ from pytest_trtgray.engines.model import format_shape
 from pytest_trtgray.findings import Finding, counted, errors, failure_message
 
 EXACT = Tolerance(0.0, 0.0)
-MAX_CLASSES = 1 << 20
+MAX_CLASSES = 1 << 19
 """Longer rows are not read as scores of classes: a chunk holds a whole row."""
 
 Arrays = Mapping[str, NDArray[Any]]

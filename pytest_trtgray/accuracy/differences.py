@@ -17,8 +17,8 @@ from pytest_trtgray.findings import Finding, counted
 
 MIN_INFORMATIVE = 8
 """Below this many elements, equal values are no sign of anything."""
-CHANCE = 0.01
-"""Wrong elements are said to cluster where scattered ones would do so less often than this."""
+CHANCE = 1e-3
+"""Wrong elements are said to cluster where scattered ones would do so less often than this, along one axis."""
 WIDEST = 0.75
 """Part of an axis above which a stretch of it is no cluster."""
 MOST = 0.75
@@ -131,7 +131,7 @@ def _along(counts: NDArray[np.int64], size: int, wrong: int) -> tuple[str, str, 
     first, last = int(hit[0]), int(hit[-1])
     length = last - first + 1
     top = int(counts.argmax())
-    share = counts[top] / wrong if width == 1 and wrong >= MIN_INFORMATIVE and counts[top] * bins >= 3 * wrong else 0.0
+    share = float(counts[top] / wrong) if width == 1 and _is_unlikely(int(counts[top]), wrong, bins) else 0.0
     mostly = f"{math.floor(100 * share)} %", str(top), False
     if length > 1 and share >= MOST:
         return mostly
@@ -142,6 +142,15 @@ def _along(counts: NDArray[np.int64], size: int, wrong: int) -> tuple[str, str, 
     if width == 1 and step > 1 and step * step ** -float(min(wrong, 1000)) < CHANCE:
         return "all", f"{first % step}, {first % step + step}, {first % step + 2 * step}, ...", True
     return mostly if share >= 0.5 else None
+
+
+def _is_unlikely(count: int, wrong: int, bins: int) -> bool:
+    """Whether so many of the wrong elements would hardly be at one of the places by chance (Chernoff's bound)."""
+    share, even = count / wrong, 1 / bins
+    if share <= even:
+        return False
+    rest = (1 - share) * math.log((1 - share) / (1 - even)) if share < 1 else 0.0
+    return bins * math.exp(-wrong * (share * math.log(share / even) + rest)) < CHANCE
 
 
 def _element(element: WorstElement) -> str:

@@ -16,7 +16,6 @@ from pytest_trtgray.accuracy.tolerance import Tolerance
 from pytest_trtgray.findings import Finding
 
 Array = NDArray[Any]
-RNG = np.random.Generator(np.random.PCG64(7))
 
 
 def finding(got: Array, wanted: Array, **options: Any) -> Finding:
@@ -29,14 +28,8 @@ def clusters(got: Array, wanted: Array) -> str:
     return str(finding(got, wanted).evidence["clusters"])
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """In whatever order tests run, each draws the same."""
-    RNG.bit_generator.state = np.random.PCG64(7).state
-
-
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape, dtype=np.float32)
+def normal(*shape: int, seed: int = 7) -> Array:
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
 
 
 class TestClusters:
@@ -106,14 +99,15 @@ class TestClusters:
 
     @pytest.mark.parametrize("count", [2, 3, 5, 10, 50, 300])
     def test_scattered_ones_do_not_cluster(self, count: int) -> None:
-        """At most about one in a hundred by chance, along any of three axes."""
+        """Or hardly ever: along three axes, one in 300 at most is to be expected."""
+        rng = np.random.Generator(np.random.PCG64(count))
         wanted = np.zeros((8, 16, 25), np.float32)
         said = 0
         for _ in range(200):
             got = wanted.copy()
-            got.reshape(-1)[RNG.choice(wanted.size, count, replace=False)] = 1
+            got.reshape(-1)[rng.choice(wanted.size, count, replace=False)] = 1
             said += bool(clusters(got, wanted))
-        assert said <= 14
+        assert said <= 3
 
     @given(st.integers(0, 7), st.integers(2, 8), st.booleans())
     def test_the_row_is_named_whatever_the_rest(self, row: int, rows: int, nan: bool) -> None:
@@ -139,7 +133,7 @@ class TestCauses:
         assert "with +0.5 everywhere" in finding(wanted + np.float32(0.5), wanted).remedy
 
     def test_other_weights(self) -> None:
-        assert "little in common with the reference" in finding(normal(4, 50), normal(4, 50)).remedy
+        assert "little in common with the reference" in finding(normal(4, 50), normal(4, 50, seed=8)).remedy
 
     def test_close_to_the_tolerance(self) -> None:
         wanted = normal(4, 50)
