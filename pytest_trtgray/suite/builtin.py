@@ -28,17 +28,13 @@ if TYPE_CHECKING:
 TESTS = ("layers", "outputs", "structure", "log", "shapes")
 AGAINST_TESTS = ("against", "outputs", "log", "shapes")
 """With ``--trt-against``: the other engine takes the place of the stored baselines."""
-FUZZ_EXAMPLES = 100
-FUZZ_EXAMPLES_STATIC = 10
-"""Of a model with one shape only: there the values vary, the shape does not."""
-SWEEP_LIMIT = 128
-"""A profile with one range of at most so many sizes is tried at every size before anything is drawn at random."""
 SCALES_BUDGET_S = 20.0
 """A large model's scales are inspected as far as this goes."""
 RELATIONS_BUDGET_S = 10.0
 """Four inferences at the optimal shapes, three more with a mask, four of one row; a slow model gets fewer checks."""
 FUZZ_BUDGET_S = 20.0
-"""A slow model gets fewer examples than a fast one; the bounds of the profile are always among them."""
+"""A slow model gets fewer inputs than a fast one; the bounds of every profile are always among them. What fails may
+take as long again to be shrunk."""
 
 
 def layers(trt_engine: Engine, trt_profiler: Profiler) -> None:
@@ -167,6 +163,7 @@ def shapes(trt_engine: Engine, trt_shadow: ShadowFactory, request: pytest.Fixtur
         rtol=session.settings.rtol,
         atol=session.settings.atol,
         seed=request.config.getoption("hypothesis_seed", None),
+        budget_s=FUZZ_BUDGET_S,
     )
     findings = search.run()
     outcome = "fail" if findings else "pass"

@@ -27,9 +27,6 @@ EXAMPLES = 200
 EXAMPLES_OF_FEW = 20
 """Inputs of a model with few shapes, and two more for each of them: there the values vary more than the shapes."""
 PLANNED = 160
-BUDGET_S = 20.0
-"""A slow model gets fewer inputs than a fast one; the bounds of every profile are always among them. What fails may
-take as long again to be shrunk."""
 SWITCH_SHARE = 0.2
 """Of the budget, for shapes in changing order."""
 SWITCH_RUNS = 10
@@ -66,10 +63,10 @@ class ShapeSearch:
     Args:
         engine: under test.
         reference: knows the right answers.
+        budget_s: seconds for everything but the shrinking, which may take as long again.
         rtol: relative tolerance; without ``rtol`` and ``atol`` the default of the engine's precision.
         atol: absolute tolerance.
         seed: of what is random; without one, every run is the same.
-        budget_s: seconds for everything but the shrinking.
         examples: how many feeds at most.
 
     Attributes:
@@ -82,10 +79,10 @@ class ShapeSearch:
         engine: Engine,
         reference: Reference,
         *,
+        budget_s: float,
         rtol: float | None = None,
         atol: float | None = None,
         seed: int | str | None = None,
-        budget_s: float = BUDGET_S,
         examples: int = EXAMPLES,
     ) -> None:
         self._engine = engine

@@ -185,7 +185,7 @@ class TestBudget:
 
     def test_what_takes_longer_than_there_is_time_is_left_out(self, mlp: Path, tmp_path: Path) -> None:
         """A larger input took 10 s, and 5 s are left: a smaller one is not begun."""
-        search = ShapeSearch(profiled_engine(mlp, MLP), Shadow(mlp, tmp_path))
+        search = ShapeSearch(profiled_engine(mlp, MLP), Shadow(mlp, tmp_path), budget_s=600.0)
         search._seconds = [(8, 0.0), (256, 10.0)]
         search._until = time.monotonic() + 5
 
@@ -284,4 +284,4 @@ class TestFailures:
         engine = profiled_engine(mlp, MLP)
         engine.blocked = "no GPU"
         with pytest.raises(NotRunnableError, match="no GPU"):
-            ShapeSearch(engine, Shadow(mlp, tmp_path)).run()
+            ShapeSearch(engine, Shadow(mlp, tmp_path), budget_s=600.0).run()
