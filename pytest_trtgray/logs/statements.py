@@ -43,6 +43,8 @@ class Statement:
                 continue
             if name.endswith("_mib"):
                 fields[name[:-4] + "_bytes"] = mebibytes(value)
+            elif name.endswith("_bytes"):
+                fields[name] = whole(value)
             else:
                 convert = self.convert.get(name) or _BY_NAME.get(name)
                 fields[name] = convert(value) if convert else value
@@ -149,10 +151,8 @@ STATEMENTS: tuple[Statement, ...] = (
     _s(
         "layer_memory",
         "ersistent: ",
-        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights>\d+))? Host ?Persistent: (?P<host>\d+)(?: bytes)? "
-        r"Device ?Persistent: (?P<device>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch>\d+))?",
-        {"weights": whole, "host": whole, "device": whole, "scratch": whole},
-        unit="bytes",
+        r"^Layer: (?P<layer>.+?)(?: Weights: (?P<weights_bytes>\d+))? Host ?Persistent: (?P<host_bytes>\d+)(?: bytes)? "
+        r"Device ?Persistent: (?P<device_bytes>\d+)(?: bytes)?(?: Scratch Memory: (?P<scratch_bytes>\d+))?",
     ),
     _s("engine_loaded", "Loaded engine size", r"Loaded engine size: (?P<size_mib>[\d.]+) MiB"),
     _s("engine_size", "Created engine with size", r"with size: (?P<size_mib>[\d.]+) MiB"),
