@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-import pytest_trtgray
 from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose, findings_of
 from pytest_trtgray.logs.records import Record
 from pytest_trtgray.logs.ruleset import RuleError, builtin_rules, load_rules, needles_of
 from tests.recordings import DATA
 
-ROOT = Path(pytest_trtgray.__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 OWN = """
 [[rule]]
 code = "BOARD_VARIANT"
