@@ -60,8 +60,19 @@ class TimingContext(Protocol):
     def transfers(self) -> tuple[float, float] | None:
         """Microseconds to copy the inputs to the device and the outputs back; ``None`` where nothing is copied."""
 
-    def layer_times(self) -> list[dict[str, float]]:
-        """For a profiled context, per inference the time of each layer in microseconds, by engine's name."""
+    def infer(self, feed: Feed) -> tuple[dict[str, NDArray[Any]], float]:
+        """Answer one input: its outputs by name, and the time of the inference alone in microseconds.
+
+        Raises:
+            EngineError: the input does not fit, or the runtime failed.
+        """
+
+    def layer_times(self, *, pause_s: float = 0.0) -> list[dict[str, float]]:
+        """For a profiled context, per inference the time of each layer in microseconds, by engine's name.
+
+        Args:
+            pause_s: to sleep now and then while reading, so that other threads of this process get their turn.
+        """
 
 
 class Engine(ABC):

@@ -408,10 +408,15 @@ class _TrtTiming:
         self._execution.profiled()
         return (time.perf_counter_ns() - started) / 1e3
 
+    def infer(self, feed: Feed) -> tuple[dict[str, NDArray[Any]], float]:
+        self.bind(feed)
+        took_us = self.run()
+        return self._execution.fetch(), took_us
+
     def transfers(self) -> tuple[float, float] | None:
         return self._execution.timed_transfers()
 
-    def layer_times(self) -> list[dict[str, float]]:
+    def layer_times(self, *, pause_s: float = 0.0) -> list[dict[str, float]]:
         return list(self._profiler.times) if self._profiler is not None else []
 
 

@@ -190,7 +190,7 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
         for _ in range(count):
             profiled.run()
         times = profiled.layer_times()[-count:]
-    layers, table = _tabulate(engine.layers, times)
+    layers, table = tabulate(engine.layers, times)
     after = telemetry.read(device, family=family)
     session = Session.from_samples(
         table,
@@ -299,7 +299,7 @@ def _affordable(steady_us: float) -> int:
     return max(MIN_ITERATIONS, min(DEFAULT_ITERATIONS, fitting))
 
 
-def _tabulate(layers: Sequence[Layer], times: Sequence[dict[str, float]]) -> tuple[tuple[Layer, ...], np.ndarray]:
+def tabulate(layers: Sequence[Layer], times: Sequence[dict[str, float]]) -> tuple[tuple[Layer, ...], np.ndarray]:
     """Times in the engine's layer order, shape (iterations, layers).
 
     Layers that the profiler never names (folded away, or shape arithmetic on the host) get no column;

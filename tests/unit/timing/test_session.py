@@ -52,7 +52,10 @@ class ScriptedContext:
         self.moved += 1
         return self.engine.transfer()
 
-    def layer_times(self) -> list[dict[str, float]]:
+    def infer(self, feed: Feed) -> tuple[dict[str, Any], float]:
+        raise NotImplementedError
+
+    def layer_times(self, *, pause_s: float = 0.0) -> list[dict[str, float]]:
         if not self.profiled:
             return []
         slow = {name: 10 * time for name, time in self.engine.times.items()}
