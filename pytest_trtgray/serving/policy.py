@@ -1,0 +1,128 @@
+"""Which requests are profiled: rates, and switching between them while requests are served."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FAULT_HOLD_S = 60.0
+"""For so long a fault keeps the rate up."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many requests run in the profiled context, and what that may cost.
+
+    Attributes:
+        name: for metrics and logs.
+        rate: share of the requests (0 to 1).
+        max_overhead: what profiling may cost, as a part of the time spent on inference (0.005 is 0.5 %): requests that
+            are drawn beyond it run unprofiled. ``None`` for any cost.
+    """
+
+    name: str
+    rate: float
+    max_overhead: float | None = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"the rate of policy {self.name!r} must lie between 0 and 1, got {self.rate}")
+        if self.max_overhead is not None and not 0 < self.max_overhead <= 1:
+            raise ValueError(
+                f"max_overhead of policy {self.name!r} must lie between 0 and 1, got {self.max_overhead}; "
+                "None allows any cost"
+            )
+
+
+OFF = Policy("off", 0.0)
+LEARNING = Policy("learning", 0.01)
+"""For every day: enough to learn a baseline and to be held against it."""
+FAULT = Policy("fault", 0.1, 0.05)
+"""After something went wrong, for :data:`FAULT_HOLD_S`."""
+CANARY = Policy("canary", 1.0, None)
+"""Every request of a new version that gets few of them."""
+
+
+def learning(rate: float) -> Policy:
+    """:data:`LEARNING` at another rate.
+
+    Args:
+        rate: 0.001 to 0.01.
+
+    Raises:
+        ValueError: outside of that range.
+    """
+    if not 0.001 <= rate <= 0.01:
+        raise ValueError(f"a baseline is learnt from 0.1 to 1 % of the requests (0.001 to 0.01), not {rate}")
+    return Policy("learning", rate)
+
+
+class Sampler:
+    """Draws the requests that are to be profiled; safe from any thread, a draw costs a tenth of a microsecond.
+
+    The n-th draw of a seed is a fixed number: the same requests are drawn again, and those of a low rate are among
+    those of a higher one.
+
+    Args:
+        policy: to begin with.
+        seed: of the draws.
+        clock: seconds, for the end of :meth:`fault`.
+        on_switch: told the policy in force after each change, by the thread that changed it.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        seed: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_switch: Callable[[Policy], None] = lambda policy: None,
+    ) -> None:
+        self._draw = random.Random(seed).random
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._on_switch = on_switch
+        self._chosen = policy
+        self._policy = policy
+        self._ends: float | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The one in force."""
+        if self._ends is not None and self._clock() >= self._ends:
+            self._end_fault()
+        return self._policy
+
+    def draws(self) -> bool:
+        """Whether this request is to be profiled."""
+        return self._draw() < self.policy.rate
+
+    def switch(self, policy: Policy) -> None:
+        """From the next request on; a fault that is still held is over."""
+        with self._lock:
+            self._chosen = self._policy = policy
+            self._ends = None
+        self._on_switch(policy)
+
+    def fault(self, policy: Policy = FAULT, hold_s: float = FAULT_HOLD_S) -> None:
+        """Take ``policy`` for a while, unless what is in force has a higher rate; then return to what was chosen.
+
+        A profiler that is off stays off.
+        """
+        with self._lock:
+            if self._chosen.rate == 0 or policy.rate <= self._chosen.rate:
+                return
+            self._policy = policy
+            self._ends = self._clock() + hold_s
+        self._on_switch(policy)
+
+    def _end_fault(self) -> None:
+        with self._lock:
+            if self._ends is None or self._clock() < self._ends:
+                return
+            self._policy, self._ends = self._chosen, None
+            chosen = self._chosen
+        self._on_switch(chosen)
