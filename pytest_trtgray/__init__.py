@@ -40,6 +40,10 @@ if TYPE_CHECKING:
         StructureOf,
     )
     from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.serving.guard import OutputGuard
+    from pytest_trtgray.serving.metrics import ServingMetrics
+    from pytest_trtgray.serving.online import ServiceBaselines
+    from pytest_trtgray.serving.sampling import SamplingProfiler
     from pytest_trtgray.shape_switches import ShapeSwitches
 
 __version__ = "0.1.0"
@@ -61,7 +65,11 @@ _HOMES = {
     "Metamorphic": "instruments",
     "Profiler": "instruments",
     "Quantisation": "accuracy.quantisation",
+    "OutputGuard": "serving.guard",
     "QuantisationInspector": "instruments",
+    "SamplingProfiler": "serving.sampling",
+    "ServiceBaselines": "serving.online",
+    "ServingMetrics": "serving.metrics",
     "ShadowFactory": "instruments",
     "StructureOf": "instruments",
     "Tolerance": "accuracy.tolerance",
@@ -100,9 +108,13 @@ __all__ = [
     "Log",
     "LogReader",
     "Metamorphic",
+    "OutputGuard",
     "Profiler",
     "Quantisation",
     "QuantisationInspector",
+    "SamplingProfiler",
+    "ServiceBaselines",
+    "ServingMetrics",
     "ShadowFactory",
     "ShapeSwitches",
     "StructureOf",

@@ -170,9 +170,9 @@ class LiveContest:
         limits: of the gate.
     """
 
-    def __init__(self, pairs: int = PAIRS, limits: Limits = Limits(false_alarm_rate=0.01)) -> None:  # noqa: B008
+    def __init__(self, pairs: int = PAIRS, limits: Limits | None = None) -> None:
         self._wanted = pairs
-        self._limits = limits
+        self._limits = Limits(false_alarm_rate=0.01) if limits is None else limits
         self._waiting: dict[str, dict[Side, Session]] = {}
         self._pairs: dict[str, list[tuple[Session, Session]]] = {}
 
