@@ -47,6 +47,11 @@ class Block:
 class Bucket:
     """Times of one shape. Not safe from several threads by itself.
 
+    Attributes:
+        served: requests.
+        sampled: of these, in a profiled context.
+        plain_us: the last unprofiled inferences.
+
     Args:
         name: shapes in trtexec's notation, or :data:`OTHER`.
         size: samples in a block, and unprofiled times that are kept.
@@ -61,9 +66,8 @@ class Bucket:
         self._size = size
         self._samples: list[Sample] = []
 
-    def serve(self, us: float) -> None:
+    def time(self, us: float) -> None:
         """An unprofiled inference took ``us`` microseconds."""
-        self.served += 1
         self.plain_us.append(us)
         self._usual_us = us if self._usual_us is None else 0.95 * self._usual_us + 0.05 * us
 
@@ -74,7 +78,6 @@ class Bucket:
 
     def add(self, sample: Sample) -> list[Sample] | None:
         """Keep a sample; the whole block once it is full."""
-        self.sampled += 1
         if self.name == OTHER:
             return None
         self._samples.append(sample)

@@ -54,6 +54,7 @@ class SamplingStatus:
         served: requests.
         profiled: of these, in the profiled context.
         overhead: cost of profiling as a part of the time of inference, lately.
+        spent_s: what profiling cost beside the requests, seconds of processor time.
         shapes: requests by bucket.
         verdicts: the last one of each bucket that has one.
     """
@@ -62,6 +63,7 @@ class SamplingStatus:
     served: int
     profiled: int
     overhead: float
+    spent_s: float
     shapes: dict[str, int]
     verdicts: dict[str, Verdict]
 
@@ -132,6 +134,7 @@ class SamplingProfiler:
         self._baselines = {} if baselines is None else baselines.load(engine)
         self._buckets = ShapeBuckets(max_buckets, iterations, self._baselines)
         self._budget = Budget()
+        self._beside_us = 0.0
         self._lock = threading.Lock()
         self._gates: dict[str, OnlineGate] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -216,18 +219,26 @@ class SamplingProfiler:
             buckets = list(self._buckets)
             return SamplingStatus(
                 policy=self._sampler.policy,
-                served=sum(bucket.served + bucket.sampled for bucket in buckets),
+                served=sum(bucket.served for bucket in buckets),
                 profiled=sum(bucket.sampled for bucket in buckets),
                 overhead=self._budget.overhead,
-                shapes={bucket.name: bucket.served + bucket.sampled for bucket in buckets},
+                spent_s=self._beside_us / 1e6,
+                shapes={bucket.name: bucket.served for bucket in buckets},
                 verdicts=dict(self._verdicts),
             )
 
     def flush(self, timeout_s: float = CLOSING_S) -> bool:
         """Read what the profiled contexts hold, and wait for it; whether that was done in time."""
         self._retire()
-        done = threading.Event()
-        return self._reader.submit(done.set, timeout_s) and done.wait(timeout_s)
+        return self.settle(timeout_s)
+
+    def settle(self, timeout_s: float = CLOSING_S) -> bool:
+        """Wait until what was begun beside the requests is done; whether that was in time."""
+        for worker in (self._opener, self._reader):
+            done = threading.Event()
+            if not (worker.submit(done.set, timeout_s) and done.wait(timeout_s)):
+                return False
+        return True
 
     def close(self, timeout_s: float = CLOSING_S) -> None:
         """Wait for requests that run, read what is there, free the contexts; a second time does nothing."""
@@ -300,6 +311,8 @@ class SamplingProfiler:
         shapes = self._shapes(feed)
         with self._lock:
             bucket = self._buckets.of(shapes)
+            bucket.served += 1
+            bucket.sampled += 1
             usual = bucket.usual_us
         # the first inference of a shape in a context is not like the others
         profiled.buckets.append((shapes, us, shapes in profiled.seen))
@@ -318,10 +331,9 @@ class SamplingProfiler:
             shapes = self._shapes(feed)
             with self._lock:
                 bucket = self._buckets.of(shapes)
-                if disturbed:  # a context is being opened beside it
-                    bucket.served += 1
-                else:
-                    bucket.serve(us)
+                bucket.served += 1
+                if not disturbed:  # no context was being opened beside it
+                    bucket.time(us)
             if self._metrics is not None:
                 self._metrics.infer(us, profiled=False)
         except Exception:
@@ -375,8 +387,7 @@ class SamplingProfiler:
             # not at once again: half of what may be spent would go into attempts
             self._opening_us *= 2
         finally:
-            cost_us = (time.thread_time() - started) * 1e6
-            self._budget.spend(cost_us)
+            cost_us = self._spend_beside(started)
             if profiled is not None:
                 self._opening_us = cost_us
             if slot.profiled is None:
@@ -385,13 +396,21 @@ class SamplingProfiler:
                 slot.spare = profiled
             slot.is_opening = False
 
+    def _spend_beside(self, started: float) -> float:
+        """Charge what this thread computed since; microseconds."""
+        us = (time.thread_time() - started) * 1e6
+        self._budget.spend(us)
+        with self._lock:
+            self._beside_us += us
+        return us
+
     def _read(self, profiled: _Profiled) -> None:
         started = time.thread_time()
         try:
             self._take_in(profiled)
         finally:
             profiled.close()
-            self._budget.spend((time.thread_time() - started) * 1e6)
+            self._spend_beside(started)
             if self._metrics is not None:
                 self._metrics.cost(self._budget.overhead, len(self._buckets))
 
@@ -409,9 +428,7 @@ class SamplingProfiler:
         with self._lock:
             for layers, (shapes, us, is_steady) in zip(times, profiled.buckets, strict=True):
                 bucket = self._buckets.of(shapes)
-                if not is_steady:
-                    bucket.sampled += 1
-                elif samples := bucket.add(Sample(layers, us)):
+                if is_steady and (samples := bucket.add(Sample(layers, us))):
                     full.append((shapes, bucket, samples, tuple(bucket.plain_us)))
                     bucket.plain_us.clear()
         for shapes, bucket, samples, plain_us in full:
