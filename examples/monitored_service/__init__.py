@@ -1,0 +1,1 @@
+"""A FastAPI service that watches the engines it serves."""
