@@ -1,11 +1,13 @@
 """What ``SamplingProfiler`` costs a service: requests with and without it, side by side; prints a table.
 
-Both sides answer the same input in a context of their own, in turn, request by request, and each pair in the other
-order, so that what the machine does to one it does to the other; a block is so many pairs. The process has one core,
+Both sides answer the same input in the same unprofiled context (two contexts differ by some percent, for where their
+weights lie), in turn, request by request, and each pair in the other order, so that what the machine does to one it
+does to the other; a block is so many pairs. The process has one core,
 and what counts is processor time of its threads: a service that is at its limit answers so many requests a second of
-it, and neighbours take none away. *Requests* is the throughput that the path of a request loses (trimmed mean over the blocks, 95 % bootstrap interval):
-the draw, book-keeping, and the inferences that ran in the profiled context. *Beside* is the processor time of opening,
-warming and reading profiled contexts, as a part of the time served. *Lost* is the sum.
+it, and neighbours take none away. *Requests* is the throughput that the path of a request loses (trimmed mean over the
+blocks, 95 % bootstrap interval): the draw, book-keeping, and the inferences that ran in the profiled context. *Beside*
+is the processor time of opening, warming and reading profiled contexts, as a part of the time served. *Lost* is the
+sum.
 
     python benchmarks/sampling.py [BLOCKS] [PAIRS]
 """
@@ -16,7 +18,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -25,7 +28,7 @@ import numpy as np
 from scipy import stats
 
 from pytest_trtgray import SamplingProfiler
-from pytest_trtgray.engines.base import Engine
+from pytest_trtgray.engines.base import Engine, TimingContext
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.serving.policy import CANARY, FAULT, LEARNING, OFF, Policy
@@ -62,12 +65,28 @@ def block(sides: Sequence[Callable[[Feed], object]], feed: Feed, pairs: int) -> 
     return spent
 
 
+@contextmanager
+def contexts_of(engine: Engine) -> Iterator[list[TimingContext]]:
+    """The contexts that are opened from now on, the profiler's unprofiled one first."""
+    opened: list[TimingContext] = []
+    original = engine.timing_context
+
+    @contextmanager
+    def noting(feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
+        with original(feed, profiled=profiled) as context:
+            opened.append(context)
+            yield context
+
+    engine.timing_context = noting  # type: ignore[method-assign, assignment]
+    try:
+        yield opened
+    finally:
+        engine.timing_context = original  # type: ignore[method-assign]
+
+
 def measure(engine: Engine, feed: Feed, policy: Policy, blocks: int, pairs: int) -> str:
-    with (
-        engine.timing_context(feed, profiled=False) as bare,
-        SamplingProfiler(engine, feed, policy=policy) as profiler,
-    ):
-        sides = bare.infer, profiler.run
+    with contexts_of(engine) as opened, SamplingProfiler(engine, feed, policy=policy) as profiler:
+        sides = opened[0].infer, profiler.run
         block(sides, feed, pairs)
         found = []
         for _ in range(blocks):

@@ -39,6 +39,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: Any = None) -> None:
+        """As usual; the loop is where a signal leaves its order."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
@@ -75,6 +76,7 @@ def main() -> None:
             timeout_graceful_shutdown=GRACE_S,
             timeout_keep_alive=30,
             backlog=256,
+            limit_concurrency=16 * config.max_waiting,
             access_log=False,
             log_config=None,
         )

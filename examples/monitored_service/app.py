@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Header, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.monitored_service.rollout import STABLE
@@ -20,6 +22,8 @@ from examples.monitored_service.service import Config, Service
 from pytest_trtgray.errors import EngineError, ShapeError
 
 RETRY_AFTER_S = 1
+BODY_S = 10.0
+"""In which a body has to arrive."""
 MAX_FEATURES = 4096
 
 Row = Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_FEATURES)]
@@ -49,7 +53,7 @@ class Order(BaseModel):
 
 
 class BodyLimit:
-    """Refuses a body that is too long: by its length where that is told, else while it arrives.
+    """Refuses a body that is too long, by its length where that is told, else while it arrives, or too slow.
 
     Args:
         app: that gets all others.
@@ -61,31 +65,61 @@ class BodyLimit:
         self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > self._most:
-            await self._refusal()(scope, receive, send)
+        messages: list[Message] | None = None
+        status, reason = 413, f"the body may have {self._most} bytes"
+        if told.isdigit() and int(told) <= self._most:
+            try:
+                messages = await asyncio.wait_for(self._whole(receive), BODY_S)
+            except asyncio.TimeoutError:
+                status, reason = 408, f"the body did not arrive within {BODY_S:.0f} s"
+        if messages is None:
+            refusal = JSONResponse({"detail": reason}, status, {"Connection": "close"})
+            await refusal(scope, receive, send)
             return
-        messages, size = [], 0
-        while True:  # what is let through is small enough to be kept whole
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > self._most:
-                await self._refusal()(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
+        waiting = iter(messages)
 
         async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
+            return next(waiting, None) or await receive()
 
         await self._app(scope, replay, send)
 
-    def _refusal(self) -> Response:
-        return JSONResponse({"detail": f"the body may have {self._most} bytes"}, 413, {"Connection": "close"})
+    async def _whole(self, receive: Receive) -> list[Message] | None:
+        """What is let through is small enough to be kept; ``None`` if it is not."""
+        messages, size = [], 0
+        while not messages or messages[-1].get("more_body", False):
+            messages.append(await receive())
+            size += len(messages[-1].get("body", b""))
+            if size > self._most:
+                return None
+        return messages
+
+
+class LastAnswers:
+    """While the process stops, every connection ends with its answer: clients go elsewhere for their next request.
+
+    Args:
+        app: that answers.
+        is_stopping: tells whether it stops.
+    """
+
+    def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
+        self._app = app
+        self._is_stopping = is_stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through."""
+
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_stopping():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, last)
 
 
 def create_app(config: Config) -> FastAPI:
@@ -106,17 +140,14 @@ def create_app(config: Config) -> FastAPI:
     app.state.is_stopping = False
     app.add_middleware(BodyLimit, most=config.max_body_bytes)
 
-    @app.middleware("http")
-    async def close_while_stopping(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        if app.state.is_stopping:  # clients go elsewhere for their next request
-            response.headers["Connection"] = "close"
-        return response
+    app.add_middleware(LastAnswers, is_stopping=lambda: app.state.is_stopping)
 
-    @app.exception_handler(422)
-    async def invalid(request: Request, error: Exception) -> Response:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         service.requests.rejected(STABLE, "invalid")
-        return JSONResponse({"detail": str(error)}, 422)
+        # without the input: it may be long, and hold numbers that JSON does not know
+        where = [{"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()[:10]]
+        return JSONResponse({"detail": where}, 422)
 
     def unavailable(reason: str) -> HTTPException:
         service.requests.rejected(STABLE, "refused")

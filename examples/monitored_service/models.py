@@ -16,7 +16,7 @@ from pytest_trtgray.files import write_atomically
 
 FEATURES, CLASSES = 64, 10
 STABLE, CANARY, SATURATING = "stable.onnx", "canary.onnx", "saturating.onnx"
-WIDTH, NARROW = 1024, 128
+WIDTH, NARROW = 8192, 128
 LARGEST_LOGIT = 8.0
 """What the INT8 scale of the good candidate reaches to."""
 

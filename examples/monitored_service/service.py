@@ -25,8 +25,8 @@ from pytest_trtgray.serving.requests import RequestMetrics
 log = logging.getLogger("monitored_service")
 
 Floats = NDArray[np.float32]
-CONTEST = policy.Policy("contest", 0.2, 0.1)
-"""Of the stable version while a canary runs: an A/B needs sessions of both."""
+CONTEST = policy.Policy("contest", 0.2, None)
+"""Of the stable version while a canary runs: an A/B needs sessions of both, and soon."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,13 @@ class Answer:
 
 
 class Version:
-    """An engine in service with the guard of its outputs."""
+    """An engine in service with the guard of its outputs.
+
+    Args:
+        path: of the model.
+        name: ``stable`` or ``canary``.
+        profiler: that runs it.
+    """
 
     def __init__(self, path: Path, name: str, profiler: SamplingProfiler) -> None:
         self.path = path
@@ -87,6 +93,7 @@ class Version:
         self.guard = OutputGuard.of(profiler.engine)
 
     async def answer(self, feed: dict[str, Any]) -> tuple[Floats, OutputFault | None]:
+        """The logits, and why they must not be given, if so."""
         outputs = await self.profiler.run_async(feed)
         (logits,) = outputs.values()
         return logits, self.guard.check(outputs)
