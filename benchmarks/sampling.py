@@ -2,14 +2,15 @@
 
 Both sides answer the same input in the same unprofiled context (two contexts differ by some percent, for where their
 weights lie), in turn, request by request, and each pair in the other order, so that what the machine does to one it
-does to the other; a block is so many pairs. The process has one core,
-and what counts is processor time of its threads: a service that is at its limit answers so many requests a second of
-it, and neighbours take none away. *Requests* is the throughput that the path of a request loses (trimmed mean over the
-blocks, 95 % bootstrap interval): the draw, book-keeping, and the inferences that ran in the profiled context. *Beside*
-is the processor time of opening, warming and reading profiled contexts, as a part of the time served. *Lost* is the
-sum.
+does to the other. The process has one core, and what counts is processor time of its threads: a service that is at its
+limit answers so many requests a second of it, and neighbours take none away.
 
-    python benchmarks/sampling.py [BLOCKS] [PAIRS]
+*Path* is what a request that is not profiled takes longer: the draw and book-keeping (median over the pairs).
+*Profiled* is what the profiled ones take longer, as a part of all (trimmed mean over them, times their share). *Beside*
+is the processor time of opening, warming and reading profiled contexts. *Lost* is the sum, with a 95 % bootstrap
+interval.
+
+    python benchmarks/sampling.py [PAIRS]
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,10 +35,13 @@ from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.serving.policy import CANARY, FAULT, LEARNING, OFF, Policy
 from tests import models
 
-BLOCKS, PAIRS = 200, 100
-TARGET_US = 1000.0
+PAIRS = 10_000
+BLOCK = 100
+"""Pairs between two rests, in which what was begun beside the requests is finished."""
 CUT = 0.1
-"""Of the blocks, at each end: the machine is shared."""
+"""Of the profiled pairs, at each end: the machine is shared."""
+RESAMPLES = 500
+TARGET_S = 1e-3
 POLICIES = (OFF, LEARNING, FAULT, CANARY)
 
 
@@ -48,75 +52,88 @@ def network(folder: Path) -> tuple[Engine, Feed]:
         engine = load_engine(path, LoadOptions(runtime="onnxruntime"))
         feed = make_feed(engine.info.inputs, {"x": (8, 256)}, 0)
         with engine.timing_context(feed, profiled=False) as context:
-            took = [context.run() for _ in range(100)]
-        if np.median(took) >= TARGET_US:
+            context.run()
+            started = time.thread_time()
+            for _ in range(200):
+                context.run()
+        if time.thread_time() - started >= 200 * TARGET_S:
             break
     return engine, feed
 
 
-def block(sides: Sequence[Callable[[Feed], object]], feed: Feed, pairs: int) -> list[float]:
-    """Seconds of processor time of each side."""
-    spent = [0.0, 0.0]
-    for pair in range(pairs):
-        for side in (0, 1) if pair % 2 == 0 else (1, 0):
-            started = time.thread_time()
-            sides[side](feed)
-            spent[side] += time.thread_time() - started
-    return spent
-
-
 @contextmanager
-def contexts_of(engine: Engine) -> Iterator[list[TimingContext]]:
-    """The contexts that are opened from now on, the profiler's unprofiled one first."""
+def contexts_of(engine: Engine) -> Iterator[tuple[list[TimingContext], list[int]]]:
+    """The contexts that are opened from now on, the profiler's unprofiled one first, and a mark a profiled request."""
     opened: list[TimingContext] = []
+    marks: list[int] = []
     original = engine.timing_context
 
     @contextmanager
     def noting(feed: Feed, *, profiled: bool) -> Iterator[TimingContext]:
         with original(feed, profiled=profiled) as context:
             opened.append(context)
+            if profiled:
+                infer = context.infer
+                context.infer = lambda feed: (marks.append(1), infer(feed))[1]  # type: ignore[method-assign]
             yield context
 
     engine.timing_context = noting  # type: ignore[method-assign, assignment]
     try:
-        yield opened
+        yield opened, marks
     finally:
         engine.timing_context = original  # type: ignore[method-assign]
 
 
-def measure(engine: Engine, feed: Feed, policy: Policy, blocks: int, pairs: int) -> str:
-    with contexts_of(engine) as opened, SamplingProfiler(engine, feed, policy=policy) as profiler:
+def measure(engine: Engine, feed: Feed, policy: Policy, pairs: int) -> str:
+    """One row of the table."""
+    times = np.zeros((pairs, 2))
+    profiled = np.zeros(pairs, bool)
+    with contexts_of(engine) as (opened, marks), SamplingProfiler(engine, feed, policy=policy) as profiler:
         sides = opened[0].infer, profiler.run
-        block(sides, feed, pairs)
-        found = []
-        for _ in range(blocks):
-            found.append(block(sides, feed, pairs))
-            profiler.settle()
+        for pair in range(-BLOCK, pairs):  # the first ones warm up
+            for side in (0, 1) if pair % 2 == 0 else (1, 0):
+                before = len(marks)
+                started = time.thread_time()
+                sides[side](feed)
+                times[pair, side] = time.thread_time() - started
+                profiled[pair] |= len(marks) > before
+            if pair % BLOCK == 0:
+                profiler.settle()
         status = profiler.status
-    times = np.array(found)
-    lost = 1 - times[:, 0] / times[:, 1]
-    generator = np.random.default_rng(0)
-    means = [stats.trim_mean(generator.choice(lost, blocks), CUT) for _ in range(2000)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    longer = times[:, 1] / times[:, 0] - 1
     beside = status.spent_s / times[:, 1].sum()
-    path = float(stats.trim_mean(lost, CUT))
+    generator = np.random.default_rng(0)
+    found = [parts(longer, profiled)]
+    for _ in range(RESAMPLES):
+        chosen = generator.integers(0, pairs, pairs)
+        found.append(parts(longer[chosen], profiled[chosen]))
+    path, extra = found[0]
+    low, high = np.quantile(np.sum(found, axis=1), (0.025, 0.975)) + beside
     return (
-        f"{policy.name:9} {policy.rate:5.0%} {np.median(times[:, 0]) / pairs * 1e3:7.3f} ms"
-        f" {status.profiled:6} of {status.served:6} {path:+8.2%} [{low:+.2%}, {high:+.2%}] {beside:8.2%}"
-        f" {path + beside:+8.2%} [{low + beside:+.2%}, {high + beside:+.2%}]"
+        f"{policy.name:9} {policy.rate:5.0%} {np.median(times[:, 0]) * 1e3:7.3f} ms {profiled.sum():6} of {pairs:6}"
+        f" {path:8.2%} {extra:8.2%} {beside:8.2%} {path + extra + beside:8.2%} [{low:+.2%}, {high:+.2%}]"
     )
+
+
+def parts(longer: np.ndarray, profiled: np.ndarray) -> tuple[float, float]:
+    """What the path costs, and the inferences in a profiled context, each as a part of the time of all requests."""
+    plain = longer[~profiled]
+    path = float(np.median(plain)) * len(plain) / len(longer) if len(plain) else 0.0
+    extra = float(stats.trim_mean(longer[profiled], CUT)) * profiled.mean() if profiled.any() else 0.0
+    return path, float(extra)
 
 
 def main() -> None:
     if hasattr(os, "sched_setaffinity"):  # before ONNX Runtime counts the cores
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    blocks, pairs = [int(text) for text in sys.argv[1:]] or (BLOCKS, PAIRS)
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
     with tempfile.TemporaryDirectory() as folder:
         engine, feed = network(Path(folder))
-        print(f"{blocks} blocks of {pairs} pairs")
-        print(f"{'policy':9} {'rate':>5} {'request':>10} {'profiled':>16} {'requests':>8}{'beside':>27} {'lost':>8}")
+        print(f"{pairs} pairs")
+        names = ("path", "profiled", "beside", "lost")
+        print(f"{'policy':9} {'rate':>5} {'request':>10} {'profiled':>16}" + "".join(f" {name:>8}" for name in names))
         for policy in POLICIES:
-            print(measure(engine, feed, policy, blocks, pairs), flush=True)
+            print(measure(engine, feed, policy, pairs), flush=True)
 
 
 if __name__ == "__main__":

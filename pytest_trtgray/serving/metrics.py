@@ -21,7 +21,7 @@ Families (all begin with ``trtgray_``); ``engine`` is the engine's name, ``shape
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_trtgray.serving.policy import Policy
@@ -95,13 +95,22 @@ class ServingMetrics:
         self._anomalies = family("Counter", "anomalies", "Findings handed to the callback", "engine", "rule")
         self._errors = family("Counter", "profiler_errors", "Failures of profiling", "engine", "stage")
         self._rules: set[str] = set()
+        self._refresh: dict[str, Callable[[], None]] = {}
 
-    def of(self, engine: str) -> EngineMetrics:
-        """The metrics of one engine."""
+    def of(self, engine: str, refresh: Callable[[], None] = lambda: None) -> EngineMetrics:
+        """The metrics of one engine.
+
+        Args:
+            engine: its name.
+            refresh: called before each :meth:`text`, to count what was not counted yet.
+        """
+        self._refresh[engine] = refresh
         return EngineMetrics(self, engine)
 
     def text(self) -> bytes:
         """Prometheus' exposition format, for a ``/metrics`` endpoint of type :attr:`content_type`."""
+        for refresh in list(self._refresh.values()):
+            refresh()
         return bytes(quiet_import("prometheus_client").generate_latest(self.registry))
 
     @property

@@ -10,6 +10,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ tenth of a millisecond because of it."""
 PROFILES, CONTEXTS, CALLS = 2, 64, 64
 """What may wait: profiles to be read (each holds a context), contexts to be opened or closed, findings for the
 callback."""
+NOTES = 32
+"""Requests whose times are put away at a time."""
 CLOSING_S = 10.0
 
 
@@ -128,12 +131,15 @@ class SamplingProfiler:
         self._iterations = iterations
         self._store = baselines
         self._limits = Limits() if limits is None else limits
-        self._metrics: EngineMetrics | None = None if metrics is None else metrics.of(engine.info.name)
+        self._metrics: EngineMetrics | None = None if metrics is None else metrics.of(engine.info.name, self._book)
         self._on_anomaly = on_anomaly
         self._on_block = on_block
         self._baselines = {} if baselines is None else baselines.load(engine)
         self._buckets = ShapeBuckets(max_buckets, iterations, self._baselines)
         self._budget = Budget()
+        self._notes: deque[tuple[Shapes, float, bool]] = deque()
+        self._inputs = sorted(spec.name for spec in engine.info.inputs)
+        self._has_sizes = any(spec.is_shape for spec in engine.info.inputs)
         self._beside_us = 0.0
         self._lock = threading.Lock()
         self._gates: dict[str, OnlineGate] = {}
@@ -215,6 +221,7 @@ class SamplingProfiler:
     @property
     def status(self) -> SamplingStatus:
         """What was done so far."""
+        self._book()
         with self._lock:
             buckets = list(self._buckets)
             return SamplingStatus(
@@ -309,6 +316,7 @@ class SamplingProfiler:
 
     def _sampled(self, profiled: _Profiled, feed: Feed, us: float) -> None:
         shapes = self._shapes(feed)
+        self._book()
         with self._lock:
             bucket = self._buckets.of(shapes)
             bucket.served += 1
@@ -327,21 +335,31 @@ class SamplingProfiler:
     def _serve(self, feed: Feed, us: float, *, disturbed: bool) -> None:
         """Note an unprofiled inference; nothing that fails here reaches the caller, who has an answer."""
         try:
-            self._budget.serve(us)
-            shapes = self._shapes(feed)
-            with self._lock:
-                bucket = self._buckets.of(shapes)
-                bucket.served += 1
-                if not disturbed:  # no context was being opened beside it
-                    bucket.time(us)
-            if self._metrics is not None:
-                self._metrics.infer(us, profiled=False)
+            # after an inference the caches are cold, and all that is done for a single request is expensive
+            self._notes.append((self._shapes(feed), us, disturbed))
+            if len(self._notes) >= NOTES:
+                self._book()
         except Exception:
             log.exception("a time of %s was lost", self.engine.info.name)
             self._count_error("metrics")
 
+    def _book(self) -> None:
+        """Put what was noted where it belongs."""
+        with self._lock:
+            while self._notes:
+                shapes, us, disturbed = self._notes.popleft()
+                self._budget.serve(us)
+                bucket = self._buckets.of(shapes)
+                bucket.served += 1
+                if not disturbed:  # no context was being opened beside it
+                    bucket.time(us)
+                if self._metrics is not None:
+                    self._metrics.infer(us, profiled=False)
+
     def _shapes(self, feed: Feed) -> Shapes:
-        return tuple(sorted(requested(self.engine.info.inputs, feed).items()))
+        if self._has_sizes:
+            return tuple(sorted(requested(self.engine.info.inputs, feed).items()))
+        return tuple([(name, tuple(feed[name].shape)) for name in self._inputs])
 
     def _drawn(self, outcome: str) -> None:
         if self._metrics is not None:
@@ -424,6 +442,7 @@ class SamplingProfiler:
             self._count_error("read")
             return
         reading = telemetry.read(self.engine.info.device)
+        self._book()
         full = []
         with self._lock:
             for layers, (shapes, us, is_steady) in zip(times, profiled.buckets, strict=True):

@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
-for needed in ("fastapi", "uvicorn", "httpx", "prometheus_client"):
-    pytest.importorskip(needed, reason="pip install -r examples/monitored_service/requirements.txt")
+REASON = "pip install -r examples/monitored_service/requirements.txt"
+pytest.importorskip("fastapi", reason=REASON)
+pytest.importorskip("uvicorn", reason=REASON)
+pytest.importorskip("httpx", reason=REASON)
+pytest.importorskip("prometheus_client", reason=REASON)
 
 import httpx
 
@@ -47,11 +50,16 @@ class Process:
         self.pid = self._process.pid
         self.url = self._until(lambda: re.search(r"running on (http://[\d.:]+)", self.log), START_S)[1]
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self._until(lambda: self.client.get("/health/ready").status_code == 200, START_S)
+        self._until(self._is_settled, START_S)
 
     @property
     def log(self) -> str:
         return Path(self._log.name).read_text()
+
+    def _is_settled(self) -> bool:
+        """Ready, or never to be."""
+        ready, live = (self.client.get(f"/health/{what}").status_code for what in ("ready", "live"))
+        return ready == 200 or live != 200
 
     def _until(self, condition: Callable[[], Any], limit_s: float) -> Any:
         end = time.monotonic() + limit_s
@@ -211,11 +219,15 @@ def test_more_than_it_takes_is_refused_with_a_time_to_come_back(start: Callable[
     assert refused == report.busy
 
 
-def test_a_model_that_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_said(start: Callable[..., Process], tmp_path: Path) -> None:
     (tmp_path / STABLE).write_bytes(b"no model")
-    with pytest.raises(AssertionError, match="cannot start"):
-        Process.__init__(process := Process.__new__(Process), tmp_path)
-    process.close()
+    service = start()
+
+    answer = service.client.get("/health/live")
+    assert answer.status_code == 503
+    assert "stable.onnx" in answer.json()["reason"]
+    assert service.client.get("/health/ready").status_code == 503
+    assert service.client.post("/predict", json={"user_id": "a", "rows": [[0.0]]}).status_code == 503
 
 
 def test_a_service_that_is_killed_leaves_whole_baselines(start: Callable[..., Process], tmp_path: Path) -> None:
