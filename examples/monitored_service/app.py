@@ -90,7 +90,8 @@ class BodyLimit:
 
     async def _whole(self, receive: Receive) -> list[Message] | None:
         """What is let through is small enough to be kept; ``None`` if it is not."""
-        messages, size = [], 0
+        messages: list[Message] = []
+        size = 0
         while not messages or messages[-1].get("more_body", False):
             messages.append(await receive())
             size += len(messages[-1].get("body", b""))

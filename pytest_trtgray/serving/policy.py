@@ -87,23 +87,29 @@ class Sampler:
         self._on_switch = on_switch
         self._chosen = policy
         self._policy = policy
+        self._rate = policy.rate
         self._ends: float | None = None
 
     @property
     def policy(self) -> Policy:
         """The one in force."""
-        if self._ends is not None and self._clock() >= self._ends:
-            self._end_fault()
+        self.expire()
         return self._policy
 
     def draws(self) -> bool:
-        """Whether this request is to be profiled."""
-        return self._draw() < self.policy.rate
+        """Whether this request is to be profiled; does not look at the clock, see :meth:`expire`."""
+        return self._draw() < self._rate
+
+    def expire(self) -> None:
+        """Return to the chosen policy if the time of a fault is over."""
+        if self._ends is not None and self._clock() >= self._ends:
+            self._end_fault()
 
     def switch(self, policy: Policy) -> None:
         """From the next request on; a fault that is still held is over."""
         with self._lock:
             self._chosen = self._policy = policy
+            self._rate = policy.rate
             self._ends = None
         self._on_switch(policy)
 
@@ -116,6 +122,7 @@ class Sampler:
             if self._chosen.rate == 0 or policy.rate <= self._chosen.rate:
                 return
             self._policy = policy
+            self._rate = policy.rate
             self._ends = self._clock() + hold_s
         self._on_switch(policy)
 
@@ -124,5 +131,6 @@ class Sampler:
             if self._ends is None or self._clock() < self._ends:
                 return
             self._policy, self._ends = self._chosen, None
+            self._rate = self._chosen.rate
             chosen = self._chosen
         self._on_switch(chosen)

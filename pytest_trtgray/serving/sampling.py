@@ -194,7 +194,15 @@ class SamplingProfiler:
             outputs, us = slot.plain.context.infer(feed)
         finally:
             self._slots.put(slot)
-        self._serve(feed, us, disturbed=slot.is_opening)
+        # After an inference the caches are cold, and all that is done for a single request is expensive. Nothing that
+        # fails here reaches the caller, who has an answer.
+        try:
+            self._notes.append((self._shapes(feed), us, slot.is_opening))
+            if len(self._notes) >= NOTES:
+                self._book()
+        except Exception:
+            log.exception("a time of %s was lost", self.engine.info.name)
+            self._count_error("metrics")
         return outputs
 
     async def run_async(self, feed: Feed) -> Outputs:
@@ -332,19 +340,9 @@ class SamplingProfiler:
         if self._metrics is not None:
             self._metrics.infer(us, profiled=True)
 
-    def _serve(self, feed: Feed, us: float, *, disturbed: bool) -> None:
-        """Note an unprofiled inference; nothing that fails here reaches the caller, who has an answer."""
-        try:
-            # after an inference the caches are cold, and all that is done for a single request is expensive
-            self._notes.append((self._shapes(feed), us, disturbed))
-            if len(self._notes) >= NOTES:
-                self._book()
-        except Exception:
-            log.exception("a time of %s was lost", self.engine.info.name)
-            self._count_error("metrics")
-
     def _book(self) -> None:
         """Put what was noted where it belongs."""
+        self._sampler.expire()
         with self._lock:
             while self._notes:
                 shapes, us, disturbed = self._notes.popleft()

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-REASON = "pip install -r examples/monitored_service/requirements.txt"
-pytest.importorskip("fastapi", reason=REASON)
-pytest.importorskip("uvicorn", reason=REASON)
-pytest.importorskip("httpx", reason=REASON)
-pytest.importorskip("prometheus_client", reason=REASON)
+pytest.importorskip("fastapi", reason="pip install -r examples/monitored_service/requirements.txt")
+pytest.importorskip("uvicorn", reason="pip install -r examples/monitored_service/requirements.txt")
+pytest.importorskip("httpx", reason="pip install -r examples/monitored_service/requirements.txt")
+pytest.importorskip("prometheus_client", reason="pip install -r examples/monitored_service/requirements.txt")
 
 import httpx
 

@@ -62,7 +62,7 @@ class Engine(OnnxRuntimeEngine):
 def spoilt(path: Path, spoil: Callable[[Any], None]) -> Engine:
     known = ort_engine(path)
     engine = Engine(known.model, name="spoilt", profiles=known.info.profiles)
-    engine.spoil = spoil  # type: ignore[method-assign]
+    engine.spoil = spoil
     return engine
 
 
@@ -161,7 +161,12 @@ class TestProfiled:
 
         def watch(context: Any) -> None:
             original = context.close
-            context.close = lambda: (closed.append(True), original())
+
+            def close() -> None:
+                closed.append(True)
+                original()
+
+            context.close = close
 
         with SamplingProfiler(spoilt(mlp, watch), feed(), policy=CANARY) as profiler:
             serve(profiler, 5)
@@ -263,7 +268,7 @@ class TestAgainstTheBaseline:
 
             context.infer = timed_infer
             context.layer_times = lambda *, pause_s: [
-                {layer.name: around(20) for layer in engine.layers} for _ in range(len(runs) + 3)
+                {layer.name: around(20) for layer in known.layers} for _ in range(len(runs) + 3)
             ]
 
         known = ort_engine(path)
