@@ -42,7 +42,7 @@ CUT = 0.1
 """Of the profiled pairs, at each end: the machine is shared."""
 RESAMPLES = 500
 TARGET_S = 1e-3
-POLICIES = (OFF, LEARNING, FAULT, CANARY)
+POLICIES = (LEARNING, OFF, FAULT, CANARY)
 
 
 def network(folder: Path) -> tuple[Engine, Feed]:

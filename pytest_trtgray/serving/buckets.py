@@ -48,7 +48,7 @@ class Bucket:
     """Times of one shape. Not safe from several threads by itself.
 
     Attributes:
-        served: requests.
+        timed: inferences.
         sampled: of these, in a profiled context.
         plain_us: the last unprofiled inferences.
 
@@ -59,7 +59,7 @@ class Bucket:
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
-        self.served = 0
+        self.timed = 0
         self.sampled = 0
         self.plain_us: deque[float] = deque(maxlen=size)
         self._usual_us: float | None = None

@@ -3,7 +3,7 @@
 Families (all begin with ``trtgray_``); ``engine`` is the engine's name, ``shape`` that of a bucket:
 
 ========================================== ========= =====================================================
-``inference_duration_seconds``             histogram ``engine``, ``context``: ``plain`` or ``profiled``
+``inference_duration_seconds``             histogram ``engine``, ``context``: ``plain`` (of those timed), ``profiled``
 ``sampled_requests_total``                 counter   ``engine``, ``outcome``: see :data:`OUTCOMES`
 ``sampling_rate_ratio``                    gauge     ``engine``: of the policy in force, 0 to 1
 ``sampling_policy_switches_total``         counter   ``engine``, ``policy``

@@ -43,8 +43,12 @@ tenth of a millisecond because of it."""
 PROFILES, CONTEXTS, CALLS = 2, 64, 64
 """What may wait: profiles to be read (each holds a context), contexts to be opened or closed, findings for the
 callback."""
-NOTES = 32
-"""Requests whose times are put away at a time."""
+NOTES = 8
+"""Times that are put away at once."""
+FEW, STRIDE = 0.02, 7
+"""At a rate of so few, one in so many unprofiled requests is timed: they are plenty beside the profiled ones, and after
+an inference the caches are cold, so that all that is done for a single request costs ten times what it seems to. A
+prime number, so that clients that ask in turn are all met."""
 CLOSING_S = 10.0
 
 
@@ -58,7 +62,7 @@ class SamplingStatus:
         profiled: of these, in the profiled context.
         overhead: cost of profiling as a part of the time of inference, lately.
         spent_s: what profiling cost beside the requests, seconds of processor time.
-        shapes: requests by bucket.
+        shapes: inferences that were timed, by bucket; up to a rate of 2 % that is one in seven, and the profiled ones.
         verdicts: the last one of each bucket that has one.
     """
 
@@ -137,7 +141,7 @@ class SamplingProfiler:
         self._baselines = {} if baselines is None else baselines.load(engine)
         self._buckets = ShapeBuckets(max_buckets, iterations, self._baselines)
         self._budget = Budget()
-        self._notes: deque[tuple[Shapes, float, bool]] = deque()
+        self._notes: deque[tuple[Shapes, float, int, bool]] = deque()
         self._inputs = sorted(spec.name for spec in engine.info.inputs)
         self._has_sizes = any(spec.is_shape for spec in engine.info.inputs)
         self._beside_us = 0.0
@@ -167,6 +171,8 @@ class SamplingProfiler:
             raise
         for slot in opened:
             self._slots.put(slot)
+        self._all_slots = tuple(opened)
+        self._stride = _stride(policy)
         if self._metrics is not None:
             self._metrics.policy(policy)
 
@@ -192,17 +198,12 @@ class SamplingProfiler:
                 if outputs is not None:
                     return outputs
             outputs, us = slot.plain.context.infer(feed)
+            slot.served += 1
+            is_timed = slot.served % self._stride == 0
         finally:
             self._slots.put(slot)
-        # After an inference the caches are cold, and all that is done for a single request is expensive. Nothing that
-        # fails here reaches the caller, who has an answer.
-        try:
-            self._notes.append((self._shapes(feed), us, slot.is_opening))
-            if len(self._notes) >= NOTES:
-                self._book()
-        except Exception:
-            log.exception("a time of %s was lost", self.engine.info.name)
-            self._count_error("metrics")
+        if is_timed:
+            self._note(feed, us, disturbed=slot.is_opening)
         return outputs
 
     async def run_async(self, feed: Feed) -> Outputs:
@@ -234,11 +235,11 @@ class SamplingProfiler:
             buckets = list(self._buckets)
             return SamplingStatus(
                 policy=self._sampler.policy,
-                served=sum(bucket.served for bucket in buckets),
+                served=sum(slot.served for slot in self._all_slots),
                 profiled=sum(bucket.sampled for bucket in buckets),
                 overhead=self._budget.overhead,
                 spent_s=self._beside_us / 1e6,
-                shapes={bucket.name: bucket.served for bucket in buckets},
+                shapes={bucket.name: bucket.timed for bucket in buckets},
                 verdicts=dict(self._verdicts),
             )
 
@@ -308,6 +309,7 @@ class SamplingProfiler:
             self._throw_away(slot)
             self._drawn("failed")
             return None
+        slot.served += 1
         try:
             self._sampled(profiled, feed, us)
             if len(profiled.buckets) >= self._iterations:
@@ -327,7 +329,7 @@ class SamplingProfiler:
         self._book()
         with self._lock:
             bucket = self._buckets.of(shapes)
-            bucket.served += 1
+            bucket.timed += 1
             bucket.sampled += 1
             usual = bucket.usual_us
         # the first inference of a shape in a context is not like the others
@@ -340,15 +342,25 @@ class SamplingProfiler:
         if self._metrics is not None:
             self._metrics.infer(us, profiled=True)
 
+    def _note(self, feed: Feed, us: float, *, disturbed: bool) -> None:
+        """Note an unprofiled inference; nothing that fails here reaches the caller, who has an answer."""
+        try:
+            self._notes.append((self._shapes(feed), us, self._stride, disturbed))
+            if len(self._notes) >= NOTES:
+                self._book()
+        except Exception:
+            log.exception("a time of %s was lost", self.engine.info.name)
+            self._count_error("metrics")
+
     def _book(self) -> None:
         """Put what was noted where it belongs."""
         self._sampler.expire()
         with self._lock:
             while self._notes:
-                shapes, us, disturbed = self._notes.popleft()
-                self._budget.serve(us)
+                shapes, us, stands_for, disturbed = self._notes.popleft()
+                self._budget.serve(us * stands_for)
                 bucket = self._buckets.of(shapes)
-                bucket.served += 1
+                bucket.timed += 1
                 if not disturbed:  # no context was being opened beside it
                     bucket.time(us)
                 if self._metrics is not None:
@@ -518,6 +530,7 @@ class SamplingProfiler:
             self._baselines[shapes] = learnt
 
     def _switched(self, policy: Policy) -> None:
+        self._stride = _stride(policy)
         if self._metrics is not None:
             self._metrics.policy(policy)
         if policy.rate == 0:
@@ -529,6 +542,10 @@ class SamplingProfiler:
 
     def _closed_error(self) -> EngineError:
         return EngineError(self.engine.info.name, "its profiler is closed", "Make a new one to go on.")
+
+
+def _stride(policy: Policy) -> int:
+    return STRIDE if policy.rate <= FEW else 1
 
 
 class _Context:
@@ -566,6 +583,7 @@ class _Slot:
         self.profiled: _Profiled | None = None
         self.spare: _Profiled | None = None
         self.is_opening = False
+        self.served = 0
 
     def take(self) -> list[_Profiled]:
         """The profiled contexts, which are the caller's then."""

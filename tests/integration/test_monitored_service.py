@@ -170,9 +170,11 @@ def test_what_it_shows(start: Callable[..., Process], tmp_path: Path) -> None:
         assert metrics[f'trtgray_request_latency_seconds{{statistic="{statistic}",version="stable"}}'] > 0
     assert metrics["trtgray_request_throughput_per_second"] > 0
     assert metrics["process_resident_memory_bytes"] > 1e6
-    assert metrics['trtgray_inference_duration_seconds_count{context="plain",engine="stable"}'] > 100
+    assert metrics['trtgray_inference_duration_seconds_count{context="plain",engine="stable"}'] > 10
     assert service.client.get("/health/live").json()["live"] is True
-    assert service.health()["versions"]["stable"]["shapes"]["x:1x64"] == 120
+    stable = service.health()["versions"]["stable"]
+    assert stable["served"] == 120
+    assert stable["shapes"]["x:1x64"] > 10
 
 
 def test_bad_requests_are_refused(start: Callable[..., Process], tmp_path: Path) -> None:
