@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+MEASURED = "measured"
+"""Among the details of times: the sessions, and the runs that they were judged against, for what judges again."""
 DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
 """Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
@@ -68,6 +70,7 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
+        MEASURED: {"run": run.to_dict(), "baseline": baseline.to_dict() if baseline else None},
     }
 
 

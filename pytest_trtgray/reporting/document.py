@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest_trtgray
 from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.reporting.details import MEASURED
 from pytest_trtgray.reporting.results import CheckResult
 
 FORMAT = "trtgray-run"
@@ -31,10 +32,18 @@ def make_document(checks: Iterable[CheckResult]) -> dict[str, Any]:
             "pytest_trtgray": pytest_trtgray.__version__,
             "python": platform.python_version(),
             "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "checks": [{"test": result.nodeid, **result.check, "details": result.details} for result in checks],
+            "checks": [_check_row(result) for result in checks],
         }
     )
     return document
+
+
+def _check_row(result: CheckResult) -> dict[str, Any]:
+    """What sessions measured stands beside the details: no report draws it, and a page should not carry it."""
+    details = dict(result.details)
+    measured = details.pop(MEASURED, None)
+    row = {"test": result.nodeid, **result.check, "details": details}
+    return {**row, MEASURED: measured} if measured else row
 
 
 def read_document(path: Path) -> dict[str, Any]:
