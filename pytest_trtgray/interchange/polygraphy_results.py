@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import io
 import re
 from collections.abc import Mapping
@@ -49,7 +50,9 @@ def read_run_results(path: Path, text: str) -> tuple[RunnerResults, ...]:
     """
     data = parse_json(path, text)
     if not isinstance(data, Mapping) or not isinstance(data.get("lst"), list):
-        raise InterchangeError(path, "is no RunResults of Polygraphy", "Save them with `polygraphy run --save-outputs`.")
+        raise InterchangeError(
+            path, "is no RunResults of Polygraphy", "Save them with `polygraphy run --save-outputs`."
+        )
     if not data["lst"]:
         raise InterchangeError(path, "holds the results of no runner", AGAIN)
     return tuple(_runner(path, number, entry) for number, entry in enumerate(data["lst"], start=1))
@@ -67,11 +70,15 @@ def _runner(path: Path, number: int, entry: Any) -> RunnerResults:
         outputs.append(
             {str(key): _array(path, f"{where}, output {key!r}", value) for key, value in iteration["outputs"].items()}
         )
-        seconds = number_in(iteration, "runtime", lambda reason, w=where: InterchangeError(path, f"{w}: {reason}", AGAIN))  # type: ignore[misc]
+        seconds = number_in(iteration, "runtime", functools.partial(_wrong, path, where))
         times.append(None if seconds is None else seconds * 1e6)
     if not outputs:
         raise InterchangeError(path, f"runner {name!r} has no iterations", AGAIN)
     return RunnerResults(name, tuple(outputs), tuple(times))
+
+
+def _wrong(path: Path, where: str, reason: str) -> InterchangeError:
+    return InterchangeError(path, f"{where}: {reason}", AGAIN)
 
 
 def _array(path: Path, where: str, value: Any) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.interchange.polygraphy_results import CLASS, RUN_RESULTS
 from pytest_trtgray.interchange.text import AGAIN
 from pytest_trtgray.reporting.document import FORMAT
+from pytest_trtgray.structure.snapshot import LISTING_FORMAT
 
 Kind = Literal["profile", "times", "outputs", "layers", "onnxruntime", "polygraphy", "document"]
 
@@ -27,11 +27,16 @@ CALLED: Mapping[Kind, str] = {
 _HEAD = 1 << 16
 _KEY = re.compile(r'[{,]\s*"(\w+)"\s*:')
 _LOG_OF_LAYERS = re.compile(r"Layers:\n|Engine Layer Information:\n")
+_CLASSES: tuple[tuple[Kind, str, str], ...] = (
+    ("document", "format", FORMAT),
+    ("layers", "format", LISTING_FORMAT),
+    ("polygraphy", CLASS, RUN_RESULTS),
+)
 _BY_KEY: tuple[tuple[Kind, frozenset[str]], ...] = (
     ("layers", frozenset({"Layers", "entries"})),
     ("times", frozenset({"startEnqMs", "computeMs", "latencyMs"})),
+    ("onnxruntime", frozenset({"ph"})),
     ("profile", frozenset({"count", "timeMs", "averageMs", "medianMs"})),
-    ("onnxruntime", frozenset({"ph", "ts", "dur"})),
     ("outputs", frozenset({"dimensions", "values"})),
 )
 
@@ -59,10 +64,9 @@ def _by_class(start: str) -> Kind | None:
     """Documents that say what they are, which they may do at their end."""
     if start.startswith("["):
         return None
-    for kind, marks in (("document", (FORMAT,)), ("polygraphy", (RUN_RESULTS, "IterationResult"))):
-        key = "format" if kind == "document" else CLASS
-        if any(re.search(rf'"{key}"\s*:\s*{json.dumps(mark)}', start) for mark in marks):
-            return kind  # type: ignore[return-value]
+    for kind, key, mark in _CLASSES:
+        if re.search(rf'"{key}"\s*:\s*"{mark}"', start):
+            return kind
     return None
 
 
@@ -78,5 +82,3 @@ def _by_key(start: str) -> Kind | None:
 def _unknown(path: Path, reason: str) -> InterchangeError:
     known = "; ".join(text for kind, text in CALLED.items() if kind != "document")
     return InterchangeError(path, reason, f"What can be imported: {known}. {AGAIN}")
-
-

@@ -180,7 +180,7 @@ def _raw_profile(path: Path, text: str) -> tuple[int | None, list[dict[str, Any]
     """Entries in trtexec's own spelling, whose names are what stands between the quotes."""
     head = _COUNT.match(text)
     position = head.end() if head else len(text) - len(text.lstrip())
-    rows = []
+    rows: list[dict[str, Any]] = []
     while (entry := _ENTRY.match(text, position)) is not None:
         if _NEXT_ENTRY.search(entry["name"]):
             raise InterchangeError(path, f"entry {len(rows) + 1} of the layers cannot be read", AGAIN)
