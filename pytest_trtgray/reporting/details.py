@@ -52,9 +52,9 @@ def timing_details(
         "disturbed": run.disturbed,
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
-        "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
+        "engine": judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
-        "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "modules": [judgement_row(module) for module in verdict.modules] if verdict else [],
         "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
@@ -145,7 +145,7 @@ def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, A
         keys = [judgement.key] if judgement.key in timed else judgement.key.split(GROUP_SEPARATOR)
         members = [timed[key].layer for key in keys if key in timed]
         share = (judgement.after_us or 0.0) / total
-        rows.append({**_judgement_row(judgement), "share": share, **_layer_row(members)})
+        rows.append({**judgement_row(judgement), "share": share, **_layer_row(members)})
     return rows
 
 
@@ -159,7 +159,8 @@ def _layer_row(layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _judgement_row(judgement: Judgement) -> dict[str, Any]:
+def judgement_row(judgement: Judgement) -> dict[str, Any]:
+    """A verdict on a layer, a module or the engine."""
     return {
         "key": judgement.key,
         "outcome": judgement.outcome,

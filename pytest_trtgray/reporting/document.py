@@ -17,6 +17,11 @@ from pytest_trtgray.reporting.results import CheckResult
 
 FORMAT = "trtgray-run"
 SCHEMA = 1
+_REQUIRED = (
+    *((name, str) for name in ("test", "kind", "engine", "runtime", "device", "outcome", "summary")),
+    ("findings", list),
+    ("details", dict),
+)
 
 
 class DocumentError(TrtGrayError):
@@ -53,10 +58,23 @@ def read_document(path: Path) -> dict[str, Any]:
         DocumentError: there is none, it is no run document, or one of a later version.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as error:
         raise DocumentError(path, error.strerror or str(error)) from error
     except ValueError as error:
+        raise DocumentError(path, f"is no JSON: {error}", "Give a file that --trt-json has written.") from error
+    return parse_document(path, text)
+
+
+def parse_document(path: Path, text: str) -> dict[str, Any]:
+    """A run document from the text of its file.
+
+    Raises:
+        DocumentError: as of :func:`read_document`.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DocumentError(path, f"is no JSON: {error}", "Give a file that --trt-json has written.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("checks"), list):
         raise DocumentError(path, f"is no {FORMAT} document", "Give a file that --trt-json has written.")
@@ -66,6 +84,9 @@ def read_document(path: Path) -> dict[str, Any]:
             f"has schema {data.get('schema')}, this version reads {SCHEMA}",
             "Use the version of pytest-trtgray that wrote it, or record the run again.",
         )
+    for number, check in enumerate(data["checks"], start=1):
+        if not isinstance(check, dict) or any(not isinstance(check.get(name), kind) for name, kind in _REQUIRED):
+            raise DocumentError(path, f"check {number} lacks what every check has", "Give the file as it was written.")
     return data
 
 
