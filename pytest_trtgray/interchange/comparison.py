@@ -239,6 +239,8 @@ def _times(old: Check, new: Check, limits: Tolerances) -> _Said:
     if runs[0] is None or runs[1] is None:
         which = " and ".join(name for name, run in zip(("old", "new"), runs, strict=True) if run is None)
         return _unjudged(old, new, f"the {which} document holds no sessions: it is older, or was written by hand")
+    if old[MEASURED] == new[MEASURED]:
+        return _Said("same", f"{us_text(math.exp(runs[1].engine()))}, the same measurement")
     before, after = runs[0], runs[1]
     methods = _difference(old, new, "method")
     if methods:

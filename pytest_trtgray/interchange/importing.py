@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.compare import Comparison, compare_many
 from pytest_trtgray.accuracy.metrics import finite as finite_or_none
-from pytest_trtgray.engines.layer_listing import layers_from_json
+from pytest_trtgray.engines.layer_listing import as_listed, layers_from_json
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.model import DeviceInfo, EngineInfo, Layer
 from pytest_trtgray.engines.onnx_model import open_model
@@ -226,7 +226,7 @@ def _layers(
 
 
 def _taken(listed: Mapping[str, list[Layer]], name: str) -> Layer | None:
-    waiting = listed.get(name)
+    waiting = listed.get(name) or listed.get(as_listed(name))
     return waiting.pop(0) if waiting else None
 
 

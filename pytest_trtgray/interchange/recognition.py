@@ -48,16 +48,14 @@ def kind_of(path: Path, text: str) -> Kind:
         InterchangeError: it is nothing that can be imported.
     """
     start = text.lstrip("\ufeff \t\r\n")
-    if start[:1] not in ("[", "{"):
-        if _LOG_OF_LAYERS.search(text):
-            return "layers"
-        raise _unknown(path, "is no JSON, and no log with a list of layers")
-    found = _by_class(start) or _by_key(start)
+    found = (_by_class(start) or _by_key(start)) if start[:1] in ("[", "{") else None
     if found is not None:
         return found
+    if _LOG_OF_LAYERS.search(text):  # logs begin with a bracket, too
+        return "layers"
     if start.startswith("[") and not start[1:].strip(" \t\r\n]"):
         raise InterchangeError(path, "holds an empty list", "Let at least one inference end before it is exported.")
-    raise _unknown(path, "is JSON of another kind")
+    raise _unknown(path, "is nothing that is known")
 
 
 def _by_class(start: str) -> Kind | None:

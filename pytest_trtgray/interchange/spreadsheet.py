@@ -90,8 +90,15 @@ def _timed(row: Mapping[str, Any]) -> dict[str, Any]:
         "type": row.get("kind"),
         "baseline_us": row.get("before_us"),
         **{name: row.get(name) for name in ("precision", "module", "us", "p_value", "outcome")},
-        **{f"{name}_percent": _percent(row.get(name)) for name in ("share", "change", "low", "high")},
+        "share_percent": percent(row.get("share")),
+        **changes(row),
     }
+
+
+def changes(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """A layer's change and its interval, in percent; nothing of a layer that one side does not have."""
+    both = row.get("us") is not None and row.get("before_us") is not None
+    return {f"{name}_percent": percent(row.get(name)) if both else None for name in ("change", "low", "high")}
 
 
 def _structural(check: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,7 +121,8 @@ def _structural(check: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _percent(value: Any) -> float | None:
+def percent(value: Any) -> float | None:
+    """A part in percent; ``None`` where there is none."""
     return round(value * 100, 4) if isinstance(value, (int, float)) else None
 
 

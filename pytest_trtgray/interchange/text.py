@@ -19,9 +19,9 @@ MAX_BYTES = 1 << 31
 STDIN = "-"
 AGAIN = "Export it again, and wait until the program has ended."
 
-# what C++ prints for numbers that JSON does not have, on Linux and on Windows
+# what C++ prints for numbers that JSON does not have, on Linux and on Windows; strings first, to leave them alone
 _NO_NUMBER = re.compile(
-    r"(?<=[:\[,])(\s*)[-+]?(?:nan(?:\([a-z]*\))?|inf(?:inity)?|1\.#\w+)(?=\s*[,}\]])", re.IGNORECASE
+    r'"(?:[^"\\]|\\.)*"|(?<![\w.])[-+]?(?:nan(?:\([a-z]*\))?|inf(?:inity)?|1\.#\w+)(?![\w.])', re.IGNORECASE | re.DOTALL
 )
 
 
@@ -65,16 +65,22 @@ def parse_json(path: Path, text: str) -> Any:
     except RecursionError as error:
         raise InterchangeError(path, "is nested too deeply", AGAIN) from error
     try:
-        return _loaded(_NO_NUMBER.sub(r"\1null", text))
+        return _loaded(_NO_NUMBER.sub(lambda found: found[0] if found[0][0] == '"' else "null", text))
     except ValueError as error:
         raise broken_json(path, text, error) from error
 
 
 def broken_json(path: Path, text: str, error: ValueError) -> InterchangeError:
     """Why a file is no JSON."""
-    if text.rstrip()[-1:] not in ("]", "}"):
+    if is_cut_off(text):
         return InterchangeError(path, "is cut off: its last bracket is missing", AGAIN)
     return InterchangeError(path, f"is no valid JSON: {error}", AGAIN)
+
+
+def is_cut_off(text: str) -> bool:
+    """Whether the bracket that a JSON text begins with is not closed by its last character."""
+    plain = text.strip("\ufeff \t\r\n")
+    return {"[": "]", "{": "}"}.get(plain[:1], "") != plain[-1:]
 
 
 def dict_rows(path: Path, data: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:

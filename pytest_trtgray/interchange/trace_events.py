@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.interchange.comparison import TIMED
+from pytest_trtgray.interchange.spreadsheet import changes, percent
 
 Event = dict[str, Any]
 _LAYERS, _BASELINE, _ENGINE = "layers", "layers of the baseline", "engine"
@@ -60,20 +61,20 @@ def _details(check: Mapping[str, Any]) -> Mapping[str, Any]:
 def _process(pid: int, names: tuple[str, str, str], checks: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
     engine, runtime, device = names
     where = " on ".join(part for part in (runtime, device) if part)
-    yield _metadata(pid, 0, "process_name", name=f"{engine} ({where})" if where else engine)
-    yield _metadata(pid, 0, "process_sort_index", sort_index=pid)
+    yield _metadata(pid, 0, "process_name", {"name": f"{engine} ({where})" if where else engine})
+    yield _metadata(pid, 0, "process_sort_index", {"sort_index": pid})
     tid = 0
     for check in checks:
         for what, slices in _threads(check):
             if slices:
                 tid += 1
                 name = what if len(checks) == 1 else f"{what}: {check['test']}"
-                yield _metadata(pid, tid, "thread_name", name=name)
-                yield _metadata(pid, tid, "thread_sort_index", sort_index=tid)
+                yield _metadata(pid, tid, "thread_name", {"name": name})
+                yield _metadata(pid, tid, "thread_sort_index", {"sort_index": tid})
                 yield from ({"ph": "X", "pid": pid, "tid": tid, **each} for each in slices)
 
 
-def _metadata(pid: int, tid: int, name: str, **arguments: str | int) -> Event:
+def _metadata(pid: int, tid: int, name: str, arguments: Mapping[str, str | int]) -> Event:
     return {"ph": "M", "pid": pid, "tid": tid, "ts": 0, "name": name, "cat": "__metadata", "args": arguments}
 
 
@@ -111,7 +112,8 @@ def _arguments(row: Mapping[str, Any]) -> dict[str, Any]:
         "engine_names": ", ".join(map(str, row.get("names") or ())),
         "type": row.get("kind"),
         **{name: row.get(name) for name in ("module", "precision", "outcome", "before_us", "us", "median_us")},
-        **{f"{name}_percent": _percent(row.get(name)) for name in ("share", "change", "low", "high")},
+        "share_percent": percent(row.get("share")),
+        **changes(row),
     }
     return {name: value for name, value in shown.items() if value not in (None, "")}
 
@@ -121,12 +123,8 @@ def _engine_arguments(check: Mapping[str, Any]) -> dict[str, Any]:
         "test": check["test"],
         "outcome": check["outcome"],
         "summary": check["summary"],
-        **{f"{name}_percent": _percent(check.get(name)) for name in ("change", "low", "high")},
+        **{f"{name}_percent": percent(check.get(name)) for name in ("change", "low", "high")},
         **{f"context.{name}": value for name, value in (_details(check).get("context") or {}).items()},
         **{f"method.{name}": value for name, value in (_details(check).get("method") or {}).items()},
     }
     return {name: value for name, value in shown.items() if value not in (None, "")}
-
-
-def _percent(value: Any) -> float | None:
-    return round(value * 100, 4) if isinstance(value, (int, float)) else None

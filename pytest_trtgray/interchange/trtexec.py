@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.findings import Finding, counted, some
-from pytest_trtgray.interchange.text import AGAIN, dict_rows, number_in, parse_json
+from pytest_trtgray.interchange.text import AGAIN, dict_rows, is_cut_off, number_in, parse_json
 
 Floats = NDArray[np.float64]
 
@@ -190,7 +190,7 @@ def _raw_profile(path: Path, text: str) -> tuple[int | None, list[dict[str, Any]
         position = _after_space(text, entry.end())
     if text[position:].strip() != "]":
         last = f" after {rows[-1]['name']!r}" if rows else ""
-        if text.rstrip()[-1:] != "]":
+        if is_cut_off(text):
             raise InterchangeError(path, f"is cut off{last}: the times of further layers are missing", AGAIN)
         raise InterchangeError(path, f"entry {len(rows) + 1} of the layers{last} cannot be read", AGAIN)
     return int(head["count"]) if head else None, rows
