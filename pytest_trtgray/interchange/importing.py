@@ -46,8 +46,8 @@ TRTEXEC = "trtexec"
 REFERENCE_RUNNER = "onnxrt"
 """Polygraphy's runner of ONNX Runtime: what outputs are held against where nothing else is said."""
 _TOOLS = re.compile(
-    r"([._-]?(engine|plan|onnx|profile|profiling|times?|timing|trace|layers?|layer_?info|graph|outputs?|results?|json|gz"
-    r"|txt|log))+$",
+    r"([._-](engine|plan|onnx|profile|profiling|times?|timing|trace|layers?|layer_?info|graph|outputs?|results?|json|gz"
+    r"|txt|log)\d*)+$",
     re.IGNORECASE,
 )
 

@@ -34,7 +34,7 @@ def trace_of(document: Mapping[str, Any], source: str = "") -> dict[str, Any]:
     """
     engines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for check in document["checks"]:
-        if check["kind"] in TIMED and (_details(check).get("layers") or check.get("total_us") is not None):
+        if check["kind"] in TIMED and any(slices for _, slices in _threads(check)):
             engines.setdefault((check["engine"], check["runtime"], check["device"]), []).append(check)
     if not engines:
         raise InterchangeError(
