@@ -67,10 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Layers are matched by the ONNX nodes fused into them. Nodes, fusions, precisions, copies, inputs, "
         "outputs and memory make another engine; tactics, formats and what has no ONNX node are advice. Of two run "
         "documents all checks are compared, times too.",
-        epilog=_EXIT_CODES.format(
-            fine="the same engine (there may be advice), nothing worse in a run",
-            different="another engine, a worse run",
-        ),
+        epilog=_EXIT_CODES.format(fine="the same engine (there may be advice)", different="another engine"),
     )
     diff.add_argument("old", metavar="OLD", help="engine, ONNX model, listing (JSON or log), baseline, or run document")
     diff.add_argument("new", metavar="NEW")

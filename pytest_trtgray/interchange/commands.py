@@ -74,7 +74,11 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def add_document_options(diff: argparse.ArgumentParser) -> None:
     """Add to ``diff`` what only two run documents need."""
-    group = diff.add_argument_group("two run documents (--trt-json, trtgray import)")
+    group = diff.add_argument_group(
+        "two run documents (--trt-json, trtgray import)",
+        "Every check against the same check of the older run; - is standard input. Exit codes: 0 nothing is worse, "
+        "1 something is, 2 nothing could be compared or read.",
+    )
     group.add_argument("--markdown", action="store_true", help="Markdown to standard output")
     group.add_argument("--strict", action="store_true", help="exit code 1 also for what is inconclusive, or gone")
     group.add_argument("--layer-tolerance", type=_part, default=0.03, metavar="PART", help="default: 0.03")

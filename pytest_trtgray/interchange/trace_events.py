@@ -11,6 +11,7 @@ overlap by rounding are drawn inside of each other.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,8 +42,9 @@ def trace_of(document: Mapping[str, Any], source: str = "") -> dict[str, Any]:
             source or "the run document", "holds no times", "Write it with --trt-json in a run that measures times."
         )
     events: list[Event] = []
+    tids = itertools.count(1)  # of the whole trace: to the kernel, and to Perfetto, a thread has one process
     for pid, (names, checks) in enumerate(engines.items(), start=1):
-        events += _process(pid, names, checks)
+        events += _process(pid, names, checks, tids)
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
@@ -58,16 +60,17 @@ def _details(check: Mapping[str, Any]) -> Mapping[str, Any]:
     return check.get("details") or {}
 
 
-def _process(pid: int, names: tuple[str, str, str], checks: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
+def _process(
+    pid: int, names: tuple[str, str, str], checks: Sequence[Mapping[str, Any]], tids: Iterator[int]
+) -> Iterator[Event]:
     engine, runtime, device = names
     where = " on ".join(part for part in (runtime, device) if part)
     yield _metadata(pid, 0, "process_name", {"name": f"{engine} ({where})" if where else engine})
     yield _metadata(pid, 0, "process_sort_index", {"sort_index": pid})
-    tid = 0
     for check in checks:
         for what, slices in _threads(check):
             if slices:
-                tid += 1
+                tid = next(tids)
                 name = what if len(checks) == 1 else f"{what}: {check['test']}"
                 yield _metadata(pid, tid, "thread_name", {"name": name})
                 yield _metadata(pid, tid, "thread_sort_index", {"sort_index": tid})

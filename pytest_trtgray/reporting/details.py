@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
+from pytest_trtgray.timing.summary import Run
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
-    from pytest_trtgray.timing.gate import Baseline, Verdict
+    from pytest_trtgray.timing.gate import Baseline, Session, Verdict
     from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
 
@@ -34,7 +35,10 @@ DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
 
 
 def timing_details(
-    profile: Profile, verdict: Verdict | None = None, baseline: Baseline | None = None
+    profile: Profile,
+    verdict: Verdict | None = None,
+    baseline: Baseline | None = None,
+    further: Sequence[Session] = (),
 ) -> dict[str, Any]:
     """Every layer's time, the verdict on it, and the runs it was judged against; times in microseconds.
 
@@ -42,8 +46,10 @@ def timing_details(
         profile: what was measured.
         verdict: on it; ``None`` for a run that was recorded.
         baseline: that it was judged against.
+        further: sessions of a second look.
     """
     run = profile.run
+    whole = Run((*run.sessions, *further), run.context)
     return {
         "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
         "method": dict(profile.method),
@@ -70,7 +76,7 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
-        MEASURED: {"run": run.to_dict(), "baseline": baseline.to_dict() if baseline else None},
+        MEASURED: {"run": whole.to_dict(), "baseline": baseline.to_dict() if baseline else None},
     }
 
 

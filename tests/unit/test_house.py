@@ -10,7 +10,18 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor")
+ROOMS = (
+    "engines",
+    "timing",
+    "accuracy",
+    "structure",
+    "logs",
+    "baselines",
+    "reporting",
+    "suite",
+    "doctor",
+    "interchange",
+)
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
 LEAVES = {"errors", "files", "findings", "vendor"}
@@ -22,6 +33,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {

@@ -24,7 +24,7 @@ def require_trace(trace: dict[str, Any]) -> None:
     """The rules of the Trace Event Format for the events that are used here, and what viewers make of them.
 
     Complete events have name, categories, ``ts`` and ``dur`` in microseconds, ``pid`` and ``tid``; metadata events
-    name and order processes and threads. Perfetto keeps whole nanoseconds, and slices of a thread nest or follow each other.
+    name and order processes and threads. Perfetto keeps whole nanoseconds; slices of a thread follow each other.
     """
     assert json.loads(json.dumps(trace, allow_nan=False)) == trace
     assert trace["displayTimeUnit"] in ("ms", "ns")
@@ -46,6 +46,7 @@ def require_trace(trace: dict[str, Any]) -> None:
             assert event["dur"] >= 0
             assert all(isinstance(value, (str, int, float)) for value in event["args"].values())
             slices.setdefault((event["pid"], event["tid"]), []).append(event)
+    assert len({tid for _, tid in slices}) == len(slices)
     for place, events in slices.items():
         assert place in named
         assert (place[0], 0) in named
