@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from pytest_trtgray.findings import listing
@@ -35,7 +35,7 @@ def comparison_lines(found: RunComparison, limit: int) -> Iterator[str]:
         yield f"{check.engine or '(no engine)'}  {check.kind:<{width}}  {check.outcome:<12} {check.summary}"
         if check.findings:
             yield listing(check.findings, limit)
-        for layer in _most_changed(check.layers, limit):
+        for layer in _most_changed(check, limit):
             yield f"    {_sentence(layer)}"
 
 
@@ -49,7 +49,7 @@ def comparison_markdown(found: RunComparison, old: str, new: str, limit: int) ->
     parts = [f"## {escaped(old)} → {escaped(new)}", "", "| | engine | check | |", "|---|---|---|---|", *rows, ""]
     for check in found.checks:
         shown = [finding for finding in check.findings if finding.severity != "advice"][:limit]
-        layers = _most_changed(check.layers, limit)
+        layers = _most_changed(check, limit)
         if shown or layers:
             parts += [f"**{escaped(check.engine)}, {check.kind}**", ""]
             parts += [f"- {escaped(finding.what)}" for finding in shown]
@@ -86,9 +86,14 @@ def _check_data(check: CheckComparison) -> dict[str, Any]:
     }
 
 
-def _most_changed(layers: Sequence[Judgement], limit: int) -> list[Judgement]:
-    """Layers that did not pass, those first that make the most difference."""
-    changed = [layer for layer in layers if layer.outcome != "pass" and _difference(layer) > 0]
+def _most_changed(check: CheckComparison, limit: int) -> list[Judgement]:
+    """Layers that did not pass and are no finding, those first that make the most difference."""
+    told = {finding.where for finding in check.findings}
+    changed = [
+        layer
+        for layer in check.layers
+        if layer.outcome != "pass" and _difference(layer) > 0 and readable(layer.key) not in told
+    ]
     return sorted(changed, key=_difference, reverse=True)[:limit]
 
 
