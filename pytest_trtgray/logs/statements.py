@@ -506,9 +506,18 @@ _OF_VERBOSE = frozenset(
 VERBOSE_STATEMENTS = tuple(statement for statement in STATEMENTS if statement.kind in _OF_VERBOSE)
 """Those that builders make in verbose messages, which are so many that the others are not sought in them."""
 _SIGNS = (
-    *(" layers", "Fusing ", "layer type of ", "optimization profile", "Parse time:", "sec", "Graph optimization time"),
+    *(
+        " layers",
+        "Fusing ",
+        "layer type of ",
+        "optimization profile",
+        "Parse time:",
+        "sec",
+        "econds",
+        "Graph optimization time",
+    ),
     *("Deserialization required", "[MemUsage", "emory", "Runner scratch", "ersistent: ", "Skipping tactic"),
-    *("timing cache", "ensor scales", "layernorm", "engine plan file", "cast down to", "clamped", "Calibrator is"),
+    *("iming cache", "ensor scales", "layernorm", "engine plan file", "cast down to", "clamped", "Calibrator is"),
     *("CUDA lazy", "kLAYER_NAMES_ONLY", "older opsets", "A node named", "eprecat", "fall back to", "TensorRT"),
     *("any implementation", "No supported formats", "has no runners", "lugin", "Loaded Module:", "libnvinfer"),
     *("libtensorrt_rtx", "ExecutionProvider'", "compute capabilities", "legacy CPU-only mode"),
