@@ -12,6 +12,7 @@ import pytest_trtgray
 PACKAGE = Path(pytest_trtgray.__file__).parent
 ROOMS = (
     "engines",
+    "instruments",
     "timing",
     "accuracy",
     "structure",
@@ -56,7 +57,12 @@ VENDORS = {
         "checks.py",
         "gating.py",
         "hookspec.py",
-        "instruments.py",
+        "instruments/comparer.py",
+        "instruments/inputs.py",
+        "instruments/metamorphic.py",
+        "instruments/profiler.py",
+        "instruments/quantisation.py",
+        "instruments/structure.py",
         "options.py",
         "outcomes.py",
         "parallel.py",
