@@ -29,6 +29,8 @@ Outcome = Literal["worse", "better", "same", "inconclusive", "incomparable", "ne
 Check = Mapping[str, Any]
 
 TIMED = ("timing", "against")
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What a document raises whose members are not what they should be."""
 _PASSED = ("pass", "faster")
 _RANK: Mapping[str, int] = {
     each: rank for rank, each in enumerate(("worse", "incomparable", "gone", "inconclusive", "better", "new", "same"))
@@ -168,7 +170,7 @@ def _alone(check: Check, outcome: Outcome) -> CheckComparison:
 def _compare(old: Check, new: Check, limits: Tolerances) -> CheckComparison:
     try:
         return _compared(old, new, limits)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except UNREADABLE as error:
         raise InterchangeError(
             f"check {new['test']} ({new['kind']})",
             f"its details cannot be read: {type(error).__name__} {error}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows
 from pytest_trtgray.errors import InterchangeError
-from pytest_trtgray.interchange.comparison import TIMED
+from pytest_trtgray.interchange.comparison import TIMED, UNREADABLE
 from pytest_trtgray.timing.grouping import module_of
 
 COLUMNS = (
@@ -51,7 +51,12 @@ def layers_csv(document: Mapping[str, Any], source: str = "") -> str:
     Raises:
         InterchangeError: it holds no layers.
     """
-    rows = list(_rows(document))
+    try:
+        rows = list(_rows(document))
+    except UNREADABLE as error:
+        raise InterchangeError(
+            source or "the run document", f"its details cannot be read: {error}", "Give it as trtgray wrote it."
+        ) from error
     if not rows:
         raise InterchangeError(
             source or "the run document", "holds no layers", "Write it with --trt-json in a run that looks at layers."
@@ -102,12 +107,7 @@ def changes(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _structural(check: Mapping[str, Any]) -> list[dict[str, Any]]:
-    try:
-        layers = layers_from_rows(_layers(check))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InterchangeError(
-            check["test"], f"its layers cannot be read: {error}", "Write the document anew."
-        ) from error
+    layers = layers_from_rows(_layers(check))
     return [
         {
             "layer": layer.title,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_trtgray.errors import InterchangeError
-from pytest_trtgray.interchange.comparison import TIMED
+from pytest_trtgray.interchange.comparison import TIMED, UNREADABLE
 from pytest_trtgray.interchange.spreadsheet import changes, percent
 
 Event = dict[str, Any]
@@ -33,6 +33,15 @@ def trace_of(document: Mapping[str, Any], source: str = "") -> dict[str, Any]:
     Raises:
         InterchangeError: it holds no times.
     """
+    try:
+        return _trace(document, source)
+    except UNREADABLE as error:
+        raise InterchangeError(
+            source or "the run document", f"its details cannot be read: {error}", "Give it as trtgray wrote it."
+        ) from error
+
+
+def _trace(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     engines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for check in document["checks"]:
         if check["kind"] in TIMED and any(slices for _, slices in _threads(check)):

@@ -25,6 +25,7 @@ FLOOR_US = 1e-3
 BATCHES = 8
 CLIP = 5.0
 """Robust standard deviations beyond which a time is an outlier and not part of the mean."""
+_LARGEST = 50.0
 COMMON_MIN_LAYERS = 10
 COMMON_MIN_TICKS = 8
 """What all layers share within an iteration is read from layers that take at least so many ticks."""
@@ -457,9 +458,9 @@ def _rounded(value: float, digits: int) -> float | None:
 
 
 def _known_numbers(values: Sequence[Any], count: int) -> tuple[float, ...]:
-    """So many numbers out of a file; NaN for ``None``."""
+    """So many logarithms or errors out of a file; NaN for ``None``. Beyond ``e ** 50`` microseconds is no time."""
     numbers = tuple(math.nan if value is None else float(value) for value in values)
-    if len(numbers) != count or any(math.isinf(value) for value in numbers):
+    if len(numbers) != count or any(abs(value) > _LARGEST for value in numbers):
         raise ValueError(f"expected {count} numbers, found {len(numbers)}")
     return numbers
 

@@ -182,3 +182,39 @@ class TestExport:
         assert (code, "cannot be written" in err) == (2, True)
         assert before.read_text() == "before"
         assert not list(tmp_path.glob("*.tmp"))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything in a document, of lists the first entries."""
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value[:2]))
+    return [path, *(each for key, child in inner for each in places(child, (*path, key)))]
+
+
+ODD: tuple[Any, ...] = (None, True, -1, 1e300, "x", "", [], {}, [[1]], [None], {"a": 1}, ["x"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(data=st.data())
+def test_documents_that_somebody_has_edited(data: st.DataObject, exports: Write, tmp_path: Path) -> None:
+    """Any member may be anything: the commands end with one of their exit codes, never with a traceback."""
+    plain = tmp_path / "plain.json"
+    if not plain.exists():
+        assert main(["import", *map(str, exports(0)), "-o", str(plain)]) == 0
+    whole = data.draw(st.sampled_from([documents.document(3, slower=1), json.loads(plain.read_text("utf-8"))]))
+    path = data.draw(st.sampled_from([each for each in places(whole) if each]))
+    edited = json.loads(json.dumps(whole))
+    holder = edited
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = data.draw(st.sampled_from(ODD))
+    before, after = write(tmp_path / "before.json", whole), write(tmp_path / "after.json", edited)
+    for arguments in (
+        ["diff", before, after],
+        ["diff", after, before, "--json"],
+        ["export", after, "--trace", tmp_path / "t.json", "--csv", tmp_path / "t.csv"],
+    ):
+        assert main([str(argument) for argument in arguments]) in (0, 1, 2)
