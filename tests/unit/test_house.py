@@ -10,7 +10,20 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor", "serving")
+ROOMS = (
+    "engines",
+    "instruments",
+    "timing",
+    "accuracy",
+    "structure",
+    "logs",
+    "baselines",
+    "reporting",
+    "suite",
+    "doctor",
+    "interchange",
+    "serving",
+)
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
 LEAVES = {"errors", "files", "findings", "vendor"}
@@ -22,6 +35,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
     "serving": {"serving", "timing", "baselines", "engines", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
@@ -46,7 +60,12 @@ VENDORS = {
         "checks.py",
         "gating.py",
         "hookspec.py",
-        "instruments.py",
+        "instruments/comparer.py",
+        "instruments/inputs.py",
+        "instruments/metamorphic.py",
+        "instruments/profiler.py",
+        "instruments/quantisation.py",
+        "instruments/structure.py",
         "options.py",
         "outcomes.py",
         "parallel.py",
