@@ -130,10 +130,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine, feed = network(Path(folder))
         print(f"{pairs} pairs")
-        parts_of = ("path", "profiled", "beside", "lost")
-        print(
-            f"{'policy':9} {'rate':>5} {'request':>10} {'profiled':>16}" + "".join(f" {name:>8}" for name in parts_of)
-        )
+        columns = ("path", "profiled", "beside", "lost")
+        print(f"{'policy':9} {'rate':>5} {'request':>10} {'profiled':>16}" + "".join(f" {name:>8}" for name in columns))
         for name in sys.argv[2:] or POLICIES:
             print(measure(engine, feed, POLICIES[name], pairs), flush=True)
 
