@@ -60,6 +60,7 @@ def timing_details(
         "disturbed": run.disturbed,
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
+        "error": run.engine_error(),
         "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
         "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BAD = frozenset({"slower", "differs", "changed", "fail", "missing"})
+NOTED_SHIFT = 0.05
+"""A shift of the whole machine that a reader has to know of, or times and their change do not fit together."""
 DOUBTFUL = frozenset({"inconclusive", "faster", "not recorded"})
 
 
@@ -71,7 +73,11 @@ def slower_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     facts = [("What got slower", what), ("By how much", _by_how_much(worst))]
     if slower and engine.get("before_us") and engine.get("us"):
         facts.append(("One inference", _by_how_much(engine)))
-    facts += [("Since when", since(details)), ("How sure", _how_sure(worst, details))]
+    facts += [
+        ("All layers alike", _shift(details.get("machine"))),
+        ("Since when", _since_when(details)),
+        ("How sure", _how_sure(worst, details)),
+    ]
     return tuple((name, value) for name, value in facts if value)
 
 
@@ -97,6 +103,31 @@ def _by_how_much(row: Mapping[str, Any]) -> str:
     return f"{us_text(row['before_us'])} -> {us_text(row['us'])}, {percent_text(row['change'])}"
 
 
+def _shift(machine: float | None) -> str:
+    """What the machine did to all layers, where that is much: the change of a layer is beside it."""
+    if machine is None or abs(machine) < NOTED_SHIFT:
+        return ""
+    return f"{percent_text(machine)}: the machine itself, which is taken out of the change of a layer"
+
+
+def _since_when(details: Mapping[str, Any]) -> str:
+    """The span in which it happened: after the newest recorded run."""
+    history: Sequence[Mapping[str, Any]] = details.get("history") or ()
+    if details.get("against") or not history:
+        return since(details)
+    newest = history[-1].get("context", {})
+    runs = "the only recorded run" if len(history) == 1 else f"the newest of {len(history)} recorded runs"
+    text = f"after {_minute(newest)}, {runs}" if newest.get("time_utc") else f"after {runs}"
+    old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
+    if old and new:
+        text += f", which was of the same commit {old}" if old == new else f"; between commits {old} and {new}"
+    return text
+
+
+def _minute(context: Mapping[str, Any]) -> str:
+    return f"{context['time_utc'][:16].replace('T', ' ')} UTC"
+
+
 def _how_sure(row: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     """The confidence interval, the p-value, and what it rests on."""
     parts = []
@@ -104,8 +135,7 @@ def _how_sure(row: Mapping[str, Any], details: Mapping[str, Any]) -> str:
         parts.append(f"between {percent_text(row['low'])} and {percent_text(row['high'])} with 95 % confidence")
     p_value = row.get("p_value")
     if p_value is not None:
-        odds = "less than 1 in a million" if p_value < 1e-6 else f"{p_value:.2g}"
-        parts.append(f"chance of seeing this without any change: {odds}")
+        parts.append(f"chance of seeing this without any change: {_odds(p_value)}")
     jobs, sessions = len(details.get("history") or ()), details.get("sessions")
     measured = f"{sessions} session{'s' if sessions != 1 else ''} now" if sessions else ""
     recorded = f"{jobs} recorded run{'s' if jobs != 1 else ''}" if jobs else ""
@@ -129,11 +159,17 @@ def since(details: Mapping[str, Any]) -> str:
     newest = history[-1].get("context", {})
     text = f"against {len(history)} recorded run{'s' if len(history) > 1 else ''}"
     if newest.get("time_utc"):
-        text += f", the newest of {newest['time_utc'][:16].replace('T', ' ')} UTC"
+        text += f", the newest of {_minute(newest)}"
     old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
     if old and new:
         text += f", of the same commit {old}" if old == new else f"; commits {old}..{new}"
     return text
+
+
+def _odds(p_value: float) -> str:
+    if p_value < 1e-6:
+        return "less than 1 in a million"
+    return f"1 in {float(f'{1 / p_value:.2g}'):,.0f}" if p_value < 0.1 else f"{p_value:.0%}"
 
 
 def us_text(value: float | None) -> str:

@@ -46,6 +46,8 @@ class EngineSection:
     def verdict(self) -> str:
         """What failed first."""
         worst = self.headlines[0]
+        if worst.facts:
+            return f"Slower: {worst.facts[0][1]}"
         errors = self._errors
         what = errors[0]["what"].splitlines()[0] if errors else worst.text
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -27,9 +27,16 @@ const trtgray = (() => {
   const TONES = { slower: "bad", new: "doubt", gone: "doubt", inconclusive: "doubt", faster: "good" };
   const tone = (outcome) => color(TONES[outcome] ?? "now");
   const area = (outcome) => color(outcome in TONES ? `area-${TONES[outcome]}` : "area");
+  // Of a fused layer the node that gives it its type, and how many others there are.
+  const label = (key, kind, length) => {
+    const nodes = key.split(" + "), name = (kind || "").toLowerCase();
+    const main = nodes.find((node) => node.split("/").at(-1).toLowerCase().startsWith(name)) ?? nodes[0];
+    const more = nodes.length > 1 ? ` +${nodes.length - 1}` : "";
+    return short(main, length - more.length) + more;
+  };
   const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-  const axis = (name, more = {}) => ({ name, nameTextStyle: { color: color("muted") }, axisLabel: { color: color("muted"), hideOverlap: true, ...more.label },
+  const axis = (name, more = {}) => ({ name, nameTextStyle: { color: color("muted"), ...more.title }, axisLabel: { color: color("muted"), hideOverlap: true, ...more.label },
     axisLine: { lineStyle: { color: color("muted") } }, axisTick: { lineStyle: { color: color("muted") } }, splitLine: { lineStyle: { color: color("line") } } });
   const below = { nameLocation: "middle", nameGap: 28 };
   const legend = (more = {}) => ({ top: 0, left: 0, icon: "roundRect", textStyle: { color: color("text") }, inactiveColor: color("muted"), ...more });
@@ -69,7 +76,7 @@ const trtgray = (() => {
       option: {
         grid: grid({ top: width < 500 ? 56 : 36, bottom: 24 }), legend: legend({ data: series.filter((each) => each.type === "bar").map((each) => each.name) }),
         xAxis: { type: "value", ...axis("", { label: { formatter: (value) => us(value) } }) },
-        yAxis: { type: "category", data: rows.map((row) => short(row.key, letters)), ...axis("", { label: { color: color("text") } }) },
+        yAxis: { type: "category", data: rows.map((row) => label(row.key, row.kind, letters)), ...axis("", { label: { color: color("text") } }) },
         tooltip: tooltip(({ dataIndex }) => {
           const row = rows[dataIndex], both = row.before_us && row.us;
           return [row.key, judged ? `${us(row.before_us)} → ${us(row.us)}` : us(row.us), both ? `${percent(row.change)} (${percent(row.low)} to ${percent(row.high)})` : "", row.outcome];
@@ -81,7 +88,7 @@ const trtgray = (() => {
   }
 
   function modules({ timing }, { width, choice }) {
-    const parts = (row) => (row.module || "(no module)").split(/[/.]/).filter(Boolean);
+    const parts = (row) => (row.module || "(no module)").split("/").filter(Boolean);
     const root = { children: new Map(), name: "engine" };
     for (const row of timing.layers) {
       if (!(row.us > 0)) continue;
@@ -90,7 +97,7 @@ const trtgray = (() => {
         if (!place.children.has(part)) place.children.set(part, { children: new Map(), name: part });
         place = place.children.get(part);
       }
-      place.children.set(`layer ${place.children.size} ${row.key}`, { row, name: row.key.split("/").at(-1) || row.key, children: new Map() });
+      place.children.set(`layer ${place.children.size} ${row.key}`, { row, name: label(row.key, row.kind, 30).replace(/^.*[/](?=[^/]*[/])/, ""), children: new Map() });
     }
     const paths = [];
     const walk = (place, path) => place.children.forEach((child, name) => { if (child.children.size) { paths.push([...path, name]); walk(child, [...path, name]); } });
@@ -99,6 +106,9 @@ const trtgray = (() => {
     let start = root;
     for (const part of chosen) start = start.children.get(part);
     const node = (place, depth) => {
+      // a module in a module, and nothing else in it: one cell
+      const only = place.children.size === 1 ? [...place.children.values()][0] : null;
+      if (only?.children.size && depth) return node({ ...only, name: `${place.name}/${only.name}` }, depth);
       const all = [...place.children.values()].map((child) => node(child, depth + 1));
       const now = place.row ? place.row.us : sum(all.map((child) => child.value));
       const before = place.row ? place.row.before_us ?? (place.row.outcome === "new" ? 0 : place.row.us) : sum(all.map((child) => child.before));
@@ -116,7 +126,7 @@ const trtgray = (() => {
         tooltip: tooltip(({ data: cell }) => cell?.full ? [cell.full, judged ? `${us(cell.before)} → ${us(cell.value)} (${cell.before > 0 ? percent(cell.value / cell.before - 1) : "new"})` : us(cell.value)] : []),
         series: [{ type: "treemap", roam: false, nodeClick: false, data: data.children ?? [data], left: 0, right: 0, top: 4, bottom: 4, breadcrumb: { show: false }, visibleMin: 40,
           label: { color: color("text"), fontSize: 11, overflow: "truncate" }, upperLabel: { show: true, height: 20, color: color("text"), fontSize: 12, overflow: "truncate" },
-          levels: [{ itemStyle: { gapWidth: 3 }, upperLabel: { show: false } }, { itemStyle: { gapWidth: 2, borderWidth: 2 } }, { itemStyle: { gapWidth: 1, borderWidth: 1 } }] }],
+          levels: [{ itemStyle: { gapWidth: 3, borderColor: color("ground") }, upperLabel: { show: false } }, { itemStyle: { gapWidth: 2, borderWidth: 2 } }, { itemStyle: { gapWidth: 1, borderWidth: 1 } }] }],
       },
       label: `Time by module${chosen.length ? ` in ${chosen.join("/")}` : ""}; the table of modules has the numbers`,
     };
@@ -124,8 +134,8 @@ const trtgray = (() => {
 
   function trend({ timing }, { width }) {
     const past = timing.history.map((run) => ({ us: run.us, low: run.us * Math.exp(-1.96 * run.error), high: run.us * Math.exp(1.96 * run.error), context: run.context }));
-    const { us: now, low, high, change, outcome } = timing.engine, known = low != null && change != null && now != null;
-    const runs = [...past, { us: now, low: known ? now * (1 + low) / (1 + change) : NaN, high: known ? now * (1 + high) / (1 + change) : NaN, context: timing.context ?? {}, now: true }];
+    const { us: now, outcome } = timing.engine, error = timing.error ?? NaN;
+    const runs = [...past, { us: now, low: now * Math.exp(-1.96 * error), high: now * Math.exp(1.96 * error), context: timing.context ?? {}, now: true }];
     const time = (run) => (run.context?.time_utc ?? "").slice(0, 16).replace("T", " ");
     const names = runs.map((run, index) => run.now ? "this run" : time(run) || `run ${index + 1}`);
     const said = ["commit", "driver", "job", "clock_mhz"], any = timing.layers.find((row) => row.outcome === "slower") ? "slower" : outcome;
@@ -165,7 +175,7 @@ const trtgray = (() => {
       height: 360,
       option: {
         grid: grid({ top: width < 500 ? 70 : 44, bottom: 44 }), legend: legend(),
-        xAxis: { type: "log", ...axis("operations a byte", { label: { formatter: brief } }), ...below }, yAxis: { type: "log", ...axis("TFLOP/s", { label: { formatter: brief } }) },
+        xAxis: { type: "log", ...axis("operations a byte", { label: { formatter: brief } }), ...below }, yAxis: { type: "log", ...axis("TFLOP/s", { label: { formatter: brief }, title: { align: "left" } }) },
         tooltip: tooltip(({ data }) => data.index === undefined ? [] : [rows[data.index].key, us(rows[data.index].us), `${brief(data.value[0])} FLOP/byte, ${brief(data.value[1])} TFLOP/s`, rows[data.index].bound ? `bound by ${rows[data.index].bound}` : ""]),
         series,
       },
@@ -208,10 +218,10 @@ const trtgray = (() => {
       const layer = layers[index], column = depth.get(index), beside = stacked.get(column) ?? 0, line = Math.floor(column / perLine);
       stacked.set(column, beside + 1);
       tall[line] = Math.max(tall[line] ?? 0, beside + 1);
-      const full = (layer.onnx ?? []).join(" + ") || layer.name, last = full.split(" + ")[0].split("/").at(-1) || full;
+      const full = (layer.onnx ?? []).join(" + ") || layer.name;
       return { id: String(index), name: full, kind: layer.kind, state: state[index], column: column % perLine, line, beside,
         symbol: state[index] === "other" ? "circle" : "diamond", symbolSize: state[index] === "other" ? 12 : 20, category: ["changed", "slower", "faster", "other"].indexOf(state[index]),
-        label: { formatter: short(last, 16) } };
+        label: { formatter: label(full, layer.kind, 60).replace(/^.*[/](?=[^/]*[/])/, "").slice(-20) } };
     });
     const tops = tall.map((_, line) => sum(tall.slice(0, line)) * 52);
     for (const node of data) { node.x = 60 + node.column * ((width - 120) / Math.max(perLine - 1, 1)); node.y = 26 + tops[node.line] + node.beside * 52; }
@@ -246,7 +256,7 @@ const trtgray = (() => {
       height: 280,
       option: {
         grid: grid({ bottom: 40, top: rows.length > 1 ? 40 : 28 }), legend: legend({ show: rows.length > 1, type: rows.length > 6 ? "scroll" : "plain" }),
-        xAxis: { type: "category", data: bins.map((edge) => `from ${name(edge)}`), ...axis("absolute error", { label: { formatter: (text) => text.slice(5), interval: width < 500 ? "auto" : 0 } }), ...below }, yAxis: { type: "value", ...axis("% of elements") },
+        xAxis: { type: "category", data: bins.map((edge) => `from ${name(edge)}`), ...axis("absolute error", { label: { formatter: (text) => text.slice(5), interval: width < 500 ? "auto" : 0 } }), ...below }, yAxis: { type: "value", ...axis("% of elements", { title: { align: "left" } }) },
         tooltip: tooltip(({ seriesName, name: from, value }) => [seriesName, from, `${value.toPrecision(3)} % of the elements`]),
         series: rows.map((row) => ({ type: "bar", name: row.name, data: share(row) })),
       },
@@ -270,7 +280,7 @@ const trtgray = (() => {
         grid: grid({ top: 30, bottom: 66, left: 20 }),
         xAxis: { type: "category", data: across.map((_, index) => until(across, index)), ...axis(row.map.columns), nameLocation: "middle", nameGap: 26 }, yAxis: { type: "category", inverse: true, data: down.map((_, index) => until(down, index)), ...axis(row.map.rows), nameLocation: "start" },
         visualMap: { type: "continuous", show: !flat, min: flat ? -1 : low, max: flat ? 0 : high, calculable: false, orient: "horizontal", left: "center", bottom: 0, itemHeight: Math.min(240, width / 2), itemWidth: 12, hoverLink: false,
-          text: flat ? [] : [`10^${high.toFixed(1)}`, `10^${low.toFixed(1)}`], textStyle: { color: color("text") }, inRange: { color: [color("area"), color("area-bad"), color("bad")] } },
+          text: flat ? [] : [text(10 ** high), text(10 ** low)], textStyle: { color: color("text") }, inRange: { color: [color("area"), color("area-bad"), color("bad")] } },
         tooltip: tooltip(({ value }) => [`${row.map.rows} ${until(down, value[1])}, ${row.map.columns} ${until(across, value[0])}`, `largest error ${text(cells[value[1]][value[0]])}`]),
         series: [{ type: "heatmap", data, itemStyle: { borderColor: color("ground"), borderWidth: 0.5 }, emphasis: { disabled: true } }],
       },
@@ -286,7 +296,7 @@ const trtgray = (() => {
       height: 240,
       option: {
         grid: grid({ bottom: 40, top: found.length > 1 ? 40 : 28 }), legend: legend({ show: found.length > 1 }),
-        xAxis: { type: "category", data: longest.map((row) => String(row.index)), ...axis("row"), ...below }, yAxis: { type: "value", ...axis("relative L2", { label: { formatter: (value) => value ? value.toExponential(1) : "0" } }) },
+        xAxis: { type: "category", data: longest.map((row) => String(row.index)), ...axis("row"), ...below }, yAxis: { type: "value", ...axis("relative L2", { title: { align: "left" }, label: { formatter: (value) => value ? value.toExponential(1) : "0" } }) },
         tooltip: tooltip(({ seriesName, name, value }) => [seriesName, `row ${name}`, Number(value ?? 0).toExponential(2)]),
         series: found.map((row, index) => ({ type: "bar", name: row.name, data: places[index].map((each) => each.relative_l2) })),
       },
@@ -336,5 +346,5 @@ const trtgray = (() => {
     rows: ({ outputs }) => outputs.outputs.some((row) => row.rows?.length > 1),
     log: ({ log: said }) => (said.records ?? []).some((record) => record.time_s),
   };
-  return { color, tone, us, percent, element, added, has, plots: { bars, modules, trend, roofline, graph, errors, map, rows, log } };
+  return { color, us, percent, element, added, has, plots: { bars, modules, trend, roofline, graph, errors, map, rows, log } };
 })();

@@ -2,7 +2,7 @@
 // Tables that can be sorted and searched, and the charts of a report. All data is in the element #data.
 (() => {
   const DATA = JSON.parse(document.getElementById("data").textContent);
-  const { us, percent, color, tone, element, added } = trtgray;
+  const { us, percent, color, element, added } = trtgray;
   const PAGE = 200, ALL_AT_ONCE = 1000;
   const OUTCOME_ORDER = ["slower", "new", "gone", "inconclusive", "faster", "pass"];
   const drawn = new Map();  // figures and their data
@@ -13,7 +13,7 @@
     const button = (text, action) => element("button", { type: "button", onclick: () => { action(); draw(); } }, text);
     const previous = button("Previous rows", () => { state.page -= 1; }), next = button("Next rows", () => { state.page += 1; });
     const all = button("Show all rows", () => { state.size = Infinity; state.page = 0; });
-    const heads = columns.map((column) => element("th", { scope: "col", class: column.text ? "text" : null },
+    const heads = columns.map((column) => element("th", { scope: "col", class: column.text ? column.long ? "text long" : "text" : null },
       button(column.title, () => {
         state.descending = state.sort === column ? !state.descending : !column.text;
         state.sort = column;
@@ -39,7 +39,7 @@
       state.page = Math.min(Math.max(state.page, 0), pages - 1);
       const first = pages === 1 ? 0 : state.page * state.size, shown = kept.slice(first, pages === 1 ? kept.length : first + state.size);
       body.replaceChildren(...shown.map((row) => element("tr", {}, ...columns.map((column, index) => {
-        const cell = element(index ? "td" : "th", { scope: index ? null : "row", class: column.text && index ? "text" : null }, column.show(row) ?? "");
+        const cell = element(index ? "td" : "th", { scope: index ? null : "row", class: column.text && index ? column.long ? "text long" : "text" : null }, column.show(row) ?? "");
         const name = column.tone?.(row);
         if (name) cell.classList.add(name);
         return cell;
@@ -80,7 +80,7 @@
         judged && { title: "Change", show: (row) => both(row) ? percent(row.change) : "", value: (row) => both(row) ? row.change : null },
         judged && { title: "95 % interval", show: (row) => both(row) ? `${percent(row.low)} to ${percent(row.high)}` : "", value: (row) => both(row) ? row.low : null },
         { title: "Share", show: (row) => percent(row.share).replace("+", ""), value: (row) => row.share },
-        { title: "Module", text: true, show: (row) => row.module },
+        { title: "Module", text: true, long: true, show: (row) => row.module },
         { title: "Type", text: true, show: (row) => row.kind },
         { title: "Precision", text: true, show: (row) => row.precision },
         rows.some((row) => row.bound) && { title: "Bound", text: true, show: (row) => row.bound ?? "" },
@@ -95,7 +95,7 @@
       if (rows.length < 2) { host.remove(); return; }
       const now = { title: "Time", show: (row) => us(row.us), value: (row) => row.us };
       table(host, "Time by module; outer modules hold inner ones", [
-        { title: "Module", text: true, show: (row) => row.module }, now,
+        { title: "Module", text: true, long: true, show: (row) => row.module }, now,
         { title: "Share", show: (row) => percent(row.share).replace("+", ""), value: (row) => row.share },
         { title: "Layers", show: (row) => String(row.layers), value: (row) => row.layers },
         { title: "FLOP", show: (row) => count(row.flops), value: (row) => row.flops },
@@ -115,7 +115,7 @@
         { title: "Type", text: true, show: (row) => row.kind },
         { title: "Inputs", text: true, show: (row) => types(row.inputs) },
         { title: "Outputs", text: true, show: (row) => types(row.outputs) },
-        { title: "Kernel", text: true, show: (row) => row.tactic ?? "" },
+        { title: "Kernel", text: true, long: true, show: (row) => row.tactic ?? "" },
       ], rows);
     },
 
@@ -146,7 +146,7 @@
     table(host, `${all.length} layers; select a heading to sort`, [
       { title: "Layer (ONNX nodes)", text: true, show: (row) => row.key },
       ...ids.map((_, run) => ({ title: titles[run], show: (row) => us(row.times[run]), value: (row) => row.times[run] })), adds,
-      { title: "Module", text: true, show: (row) => row.module },
+      { title: "Module", text: true, long: true, show: (row) => row.module },
     ], all, { sort: adds });
   }
 
@@ -176,12 +176,14 @@
     echarts.getInstanceByDom(host)?.dispose();
     const chart = echarts.init(host, null, { renderer: "svg" });
     const font = { color: color("text"), fontFamily: "system-ui, sans-serif" };
-    chart.setOption({ animation: false, textStyle: font, color: [1, 2, 3, 4, 5, 6].map((number) => color(`s${number}`)), ...made.option });
+    const series = made.option.series.map((each) => ({ animation: false, ...each }));  // labels fade in otherwise, on paper too
+    chart.setOption({ animation: false, textStyle: font, color: [1, 2, 3, 4, 5, 6].map((number) => color(`s${number}`)), ...made.option, series });
     figure.querySelector("details")?.remove();
     if (made.numbers) {
       const details = element("details", { ontoggle: () => { if (details.children.length === 1) details.append(numbersTable(made.numbers)); } }, element("summary", {}, "The numbers of this chart"));
       figure.append(details);
     }
+    chart.getZr().flush();  // printing does not wait for the next frame
     figure.dataset.drawn = "yes";
     drawn.set(figure, data);
   }
