@@ -15,6 +15,7 @@ from pytest_trtgray.engines.peaks import peak_of
 from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.records import PROBLEMS
 from pytest_trtgray.logs.spans import spans_of
+from pytest_trtgray.reporting.headline import changed_layers, largest_layers
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+TOP_LAYERS = 5
+"""Layers that a summary names."""
 MAX_MESSAGES = 1500
 """Of a log; a report is to stay small."""
 MAX_CHARACTERS = 400
@@ -80,6 +83,21 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
+    }
+
+
+def top_layers(profile: Profile, verdict: Verdict | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The few layers that a summary names: those that changed most, and those that take longest.
+
+    Args:
+        profile: what was measured.
+        verdict: on it; without one nothing has changed.
+    """
+    fields = ("key", "module", "kind", "outcome", "before_us", "us", "change", "share")
+    layers = {"layers": _named_layers(profile, verdict)}
+    return {
+        name: [{field: row[field] for field in fields if field in row} for row in rows[:TOP_LAYERS]]
+        for name, rows in (("by_change", changed_layers(layers)), ("by_share", largest_layers(layers)))
     }
 
 
@@ -183,28 +201,33 @@ def localisation_details(found: Localisation) -> dict[str, Any]:
 
 
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
+    """The rows of :func:`_named_layers` with what their layers compute and move."""
+    roofs = dict(zip(profile.run.layers, profile.rooflines, strict=True))
+    return [
+        {**row, **_roof_row([roofs[key] for key in _keys_of(row["key"], roofs)])}
+        for row in _named_layers(profile, verdict)
+    ]
+
+
+def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
+    """The layers behind a unit of the verdict."""
+    return [each for each in ([key] if key in known else key.split(GROUP_SEPARATOR)) if each in known]
+
+
+def _named_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
     """One row a unit of the verdict: a layer, or layers that are fused differently than in the baseline."""
     timed = dict(zip(profile.run.layers, profile.layers, strict=True))
-    roofs = dict(zip(profile.run.layers, profile.rooflines, strict=True))
     if verdict is None:
         return [
-            {"key": key, "us": layer.us, "share": layer.share, **_layer_row([layer.layer]), **_roof_row([roofs[key]])}
+            {"key": key, "us": layer.us, "share": layer.share, **_layer_row([layer.layer])}
             for key, layer in timed.items()
         ]
     total = sum(judgement.after_us or 0.0 for judgement in verdict.layers) or 1.0  # a second look measures more
     rows = []
     for judgement in verdict.layers:
-        keys = [judgement.key] if judgement.key in timed else judgement.key.split(GROUP_SEPARATOR)
-        known = [key for key in keys if key in timed]
+        members = [timed[key].layer for key in _keys_of(judgement.key, timed)]
         share = (judgement.after_us or 0.0) / total
-        rows.append(
-            {
-                **_judgement_row(judgement),
-                "share": share,
-                **_layer_row([timed[key].layer for key in known]),
-                **_roof_row([roofs[key] for key in known]),
-            }
-        )
+        rows.append({**_judgement_row(judgement), "share": share, **_layer_row(members)})
     return rows
 
 

@@ -12,8 +12,8 @@ import pytest_trtgray
 PACKAGE = Path(pytest_trtgray.__file__).parent
 ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor")
 
-# What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
-LEAVES = {"errors", "files", "findings", "vendor"}
+# What the modules of a room may import from this package, besides the leaves.
+LEAVES = {"errors", "files", "findings", "progress", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
