@@ -37,8 +37,8 @@ def spans_of(records: Sequence[Record]) -> tuple[Span, ...]:
     """
     timed = [record for record in records if record.time_s]
     spans: list[Span] = []
-    for record, following in zip(timed, [*timed[1:], None], strict=True):
-        end = following.time_s if following else record.time_s
+    for record, following in zip(timed, [*timed[1:], *timed[-1:]], strict=True):
+        end = following.time_s
         if spans and spans[-1].name == record.phase:
             spans[-1] = Span(record.phase, "", spans[-1].start_s, max(end - spans[-1].start_s, 0.0))
         elif record.phase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_work_its_steps_and_its_end() -> None:
 
 def test_steps_that_come_fast_are_not_all_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     screen, hub = Screen(), Progress()
     with hub.shown_on(screen), hub.work("timing") as tell:
         for step in range(1000):
