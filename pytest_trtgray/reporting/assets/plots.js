@@ -2,7 +2,7 @@
 // What the charts of a report show: each function makes the options of one chart, a label for those who do not see it,
 // and where no table of the report has its numbers, the numbers.
 const trtgray = (() => {
-  const BARS = 30, CELLS = 400, DRAWN = 250, PHASES = 12, MODULES = 200;
+  const BARS = 30, CELLS = 400, DRAWN = 250, PHASES = 12, MODULES = 1000;
 
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const us = (value, signed = false) => {
@@ -105,6 +105,8 @@ const trtgray = (() => {
     const chosen = paths.find((path) => path.join("/") === choice) ?? [];
     let start = root;
     for (const part of chosen) start = start.children.get(part);
+    let deepest = 4;
+    const whole = sum(timing.layers.map((row) => row.us > 0 ? row.us : 0));
     const node = (place, depth) => {
       // a module in a module, and nothing else in it: one cell
       const only = place.children.size === 1 ? [...place.children.values()][0] : null;
@@ -114,10 +116,14 @@ const trtgray = (() => {
       const before = place.row ? place.row.before_us ?? (place.row.outcome === "new" ? 0 : place.row.us) : sum(all.map((child) => child.before));
       const outcome = place.row ? place.row.outcome : all.find((child) => child.outcome === "slower") ? "slower" : undefined;
       // too deep to be told apart: one cell for the whole module
-      const children = depth < 4 ? all : [];
+      const children = depth < deepest ? all : [];
       return { name: place.name, value: now, before, outcome, full: place.row?.key ?? place.name, children: children.length ? children : undefined,
+        label: { show: now > whole / 150 }, upperLabel: { show: now > whole / 80 },  // in a smaller cell there is no room for a word
         itemStyle: { color: area(outcome), borderColor: children.length ? color("panel") : color("ground") } };
     };
+    // as deep as a reader can tell cells apart
+    const cells = (place, levels) => levels && place.children.size ? sum([...place.children.values()].map((child) => cells(child, levels - 1))) : 1;
+    while (deepest > 2 && cells(start, deepest) > CELLS) deepest -= 1;
     const judged = timing.layers.some((row) => row.before_us != null), data = node(start, 0);
     return {
       height: width < 500 ? 300 : 380,
@@ -219,7 +225,7 @@ const trtgray = (() => {
       stacked.set(column, beside + 1);
       tall[line] = Math.max(tall[line] ?? 0, beside + 1);
       const full = (layer.onnx ?? []).join(" + ") || layer.name;
-      return { id: String(index), name: full, kind: layer.kind, state: state[index], column: column % perLine, line, beside,
+      return { id: String(index), name: full, kind: layer.kind, state: state[index], column: line % 2 ? perLine - 1 - column % perLine : column % perLine, line, beside,
         symbol: state[index] === "other" ? "circle" : "diamond", symbolSize: state[index] === "other" ? 12 : 20, category: ["changed", "slower", "faster", "other"].indexOf(state[index]),
         label: { formatter: label(full, layer.kind, 60).replace(/^.*[/](?=[^/]*[/])/, "").slice(-20) } };
     });
