@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pytest_trtgray.cli import main
 from pytest_trtgray.files import dump_json
 from pytest_trtgray.reporting.html import render
 from tests.documents import document
-from tests.integration.conftest import Project, text
+from tests.integration.conftest import Project, needs_rtx, text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Contrast of every visible text against what is behind it, as WCAG 2.2 defines it.
@@ -69,6 +70,38 @@ def test_a_run_leaves_a_report(project: Project) -> None:
     for kind in ("timing", "outputs", "structure", "log", "shapes"):
         assert f"<strong>{kind}</strong>" in html
     assert [path.name for path in (project.path / "out").iterdir()] == ["report.html"]
+
+
+@needs_rtx
+def test_a_build_fills_the_chart_of_the_log(project: Project) -> None:
+    project.mlp(layers=3)
+    run = ("--trt-engine=mlp.onnx", "--trt-runtime=tensorrt_rtx", "-k", "log", "--trt-log-level=verbose")
+    project.run(*run, "--trt-json=run.json").assert_outcomes(passed=1)
+
+    (check,) = json.loads((project.path / "run.json").read_text("utf-8"))["checks"]
+    found = check["details"]
+    names = [span["name"] for span in found["phases"]]
+    assert {"parse", "build", "Building engine"} <= set(names)
+    building = next(span for span in found["phases"] if span["name"] == "Building engine")
+    assert building["parent"] == "build"
+    assert 0 < building["seconds"] <= next(span["seconds"] for span in found["phases"] if span["name"] == "build")
+    assert len(found["records"]) == found["messages"] - found["left_out"] > 100
+
+
+def test_a_real_run_fills_the_other_charts(project: Project) -> None:
+    project.conv_net()
+    project.run("--trt-engine=net.onnx", "-k", "layers or outputs", "--update-baselines", "--trt-json=run.json")
+    checks = {check["kind"]: check for check in json.loads((project.path / "run.json").read_text("utf-8"))["checks"]}
+
+    layers = checks["timing"]["details"]["layers"]
+    assert any(row.get("flops", 0) > 0 and row["bytes"] > 0 for row in layers)
+    assert checks["timing"]["details"]["error"] >= 0
+    top = checks["timing"]["top_layers"]
+    assert top["by_change"] == []  # it was recorded, not judged
+    assert top["by_share"][0]["key"] == max(layers, key=lambda row: row["us"])["key"]
+    (output,) = checks["outputs"]["details"]["outputs"]
+    assert sum(output["histogram"]["counts"]) == output["elements"]
+    assert max(cell for row in output["map"]["cells"] for cell in row) == pytest.approx(output["max_abs"], rel=1e-6)
 
 
 def test_a_report_that_cannot_be_written_is_one_line(project: Project) -> None:
