@@ -150,7 +150,7 @@ const trtgray = (() => {
       option: {
         grid: grid({ top: 16, right: 36 }),
         xAxis: { type: "category", data: names.map((name, index) => runs[index].now ? name : width < 500 ? name.slice(5, 10) : name), ...axis("", { label: { hideOverlap: true } }) },
-        yAxis: { type: "value", scale: true, min: ({ min, max }) => Math.max(0, min - (max - min) * 0.4), ...axis("", { label: { formatter: (value) => us(value) } }) },
+        yAxis: { type: "value", scale: true, min: ({ min, max }) => { const step = 10 ** Math.floor(Math.log10(max - min || max || 1)); return Math.max(0, Math.floor((min - (max - min) * 0.3) / step) * step); }, ...axis("", { label: { formatter: (value) => us(value) } }) },
         tooltip: tooltip(({ dataIndex }) => { const run = runs[dataIndex]; return [names[dataIndex], us(run.us), ...said.filter((key) => run.context?.[key]).map((key) => `${key} ${run.context[key]}`)]; }),
         series: [
           { type: "line", name: "time", lineStyle: { color: color("before") }, data: runs.map((run) => ({ value: run.us, symbol: run.now ? "diamond" : "circle", symbolSize: run.now ? 16 : 8, itemStyle: { color: run.now ? tone(any) : color("before") } })) },
