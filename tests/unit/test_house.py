@@ -21,6 +21,7 @@ ROOMS = (
     "reporting",
     "suite",
     "doctor",
+    "interchange",
 )
 
 # What the modules of a room may import from this package, besides the leaves.
@@ -33,6 +34,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
