@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+MEASURED = "measured"
+"""Among the details of times: the sessions, and the runs that they were judged against, for what judges again."""
 TOP_LAYERS = 5
 """Layers that a summary names."""
 MAX_MESSAGES = 1500
 """Of a log; a report is to stay small."""
 MAX_CHARACTERS = 400
 """Of one message."""
-MEASURED = "measured"
-"""Among the details of times: the sessions, and the runs that they were judged against, for what judges again."""
 DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
 """Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
