@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
+from pytest_trtgray.timing.latency import Latency
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
@@ -42,6 +43,7 @@ def timing_details(
         baseline: that it was judged against.
     """
     run = profile.run
+    latency = Latency.of(profile.samples)
     return {
         "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
         "method": dict(profile.method),
@@ -50,6 +52,7 @@ def timing_details(
         "disturbed": run.disturbed,
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
+        "latency": latency.to_dict() if latency else None,
         "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
         "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],

@@ -54,6 +54,8 @@ def finish(config: pytest.Config) -> None:
 def _write_reports(config: pytest.Config, settings: Settings, state: FinalState) -> None:
     """Write what was asked for; one that fails leaves the others alone."""
     from pytest_trtgray.files import dump_json, write_atomically
+    from pytest_trtgray.metrics.exposition import render_metrics
+    from pytest_trtgray.metrics.gateway import push
     from pytest_trtgray.reporting.document import make_document
     from pytest_trtgray.reporting.html import render
     from pytest_trtgray.reporting.logs import log_path, write_log
@@ -72,6 +74,7 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
         (settings.json_path, "JSON report", lambda _: dump_json(data)),
         (settings.report_path, "HTML report", lambda _: render([data]).encode("utf-8")),
         (settings.summary_path, "step summary", lambda path: _appended(path, render_markdown(data))),
+        (settings.metrics_path, "metrics", lambda _: render_metrics(data)),
     )
     for path, what, content in writers:
         if path is None:
@@ -80,6 +83,11 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
             write_atomically(path, content(path))
         except (OSError, ValueError) as error:
             state.problems.append(f"{path}: the {what} cannot be written: {error}")
+    if settings.push_gateway is not None:
+        try:
+            push(data, settings.push_gateway)
+        except TrtGrayError as error:
+            state.problems.append(f"warning: {error.message}")
 
 
 def _appended(path: Path, text: str) -> bytes:

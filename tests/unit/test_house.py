@@ -10,7 +10,7 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor")
+ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor", "metrics")
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
 LEAVES = {"errors", "files", "findings", "vendor"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "metrics": {"metrics", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
@@ -29,6 +30,8 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
+    "prometheus_client": {"metrics/exposition.py", "metrics/gateway.py", "preflight.py"},
+    "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
