@@ -172,9 +172,7 @@ def _metrics(arguments: argparse.Namespace) -> int:
 
     wanted = [path for path, asked in ((DASHBOARD, arguments.dashboard), (ALERTS, arguments.alerts)) if asked]
     if len(wanted) + (arguments.file is not None) != 1:
-        raise TrtGrayError(
-            "metrics", "one of RUN.json, --dashboard and --alerts is needed", "See `trtgray metrics -h`."
-        )
+        raise TrtGrayError("metrics", "needs one of RUN.json, --dashboard and --alerts", "See `trtgray metrics -h`.")
     if wanted:
         print(wanted[0].read_text("utf-8"), end="")
         return OK

@@ -1,8 +1,8 @@
 """Series as text, in the classic format of Prometheus that is OpenMetrics at the same time.
 
-node_exporter's textfile collector reads the classic format only: it refuses OpenMetrics' ``info`` and ``stateset`` types
-and any time stamp. With gauges and histograms alone, and ``# EOF``, which is a comment there and the end here, one text
-is both.
+node_exporter's textfile collector reads the classic format only: it refuses OpenMetrics' ``info`` and ``stateset``
+types and any time stamp. With gauges and histograms alone, and ``# EOF``, which is a comment there and the end here,
+one text is both.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class _RunCollector:
             metric = getattr(self._core, make)(family.name, family.help, labels=family.labels)
             for labels, value in values.items():
                 if isinstance(value, HistogramValue):
-                    metric.add_metric(
-                        labels, [(_bound(edge), count) for edge, count in value.buckets], value.sum_seconds
-                    )
+                    buckets = [(_bound(edge), count) for edge, count in value.buckets]
+                    metric.add_metric(labels, buckets, value.sum_seconds)
                 else:
                     metric.add_metric(labels, value)
             if values:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_trtgray.metrics import families as of
 from pytest_trtgray.metrics.families import Family
-from pytest_trtgray.metrics.labels import bounded, test_label
+from pytest_trtgray.metrics.labels import bounded, label_of_test
 from pytest_trtgray.reporting.headline import BAD, DOUBTFUL
 
 MAX_CHECKS = 200
@@ -84,7 +84,7 @@ def series_of(document: Mapping[str, Any]) -> Series:
 
 def _labels(check: Mapping[str, Any]) -> tuple[str, ...]:
     names = [str(check.get(name, "")) for name in ("engine", "runtime", "device")]
-    return (*map(bounded, names), test_label(str(check.get("test", ""))), bounded(str(check.get("kind", ""))))
+    return (*map(bounded, names), label_of_test(str(check.get("test", ""))), bounded(str(check.get("kind", ""))))
 
 
 def _distinct(checks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -123,7 +123,7 @@ def _add_check(found: Series, check: Mapping[str, Any]) -> None:
     memory = _mapping(details, "memory")
     for use in sorted(memory):
         found.add(of.MEMORY, (*labels, use.removesuffix("_bytes")), _number(memory, use))
-    if memory or check.get("kind") == "structure" and "layers" in details:
+    if memory or (check.get("kind") == "structure" and "layers" in details):
         found.add(of.LAYERS, labels, float(len(list(_rows(details, "layers")))))
 
 
@@ -158,9 +158,9 @@ def _add_latency(found: Series, labels: tuple[str, ...], latency: Mapping[str, A
         below += int(count)
         buckets.append((edge / 1e6, below))
     found.add(of.LATENCY, labels, HistogramValue(tuple(buckets), total))
-    quantiles = _mapping(latency, "quantiles_us")
-    for share in quantiles:
-        found.add(of.LATENCY_QUANTILES, (*labels, share), _seconds(quantiles, share))
+    percentiles = _mapping(latency, "percentiles_us")
+    for percentile in percentiles:
+        found.add(of.LATENCY_PERCENTILES, (*labels, percentile), _seconds(percentiles, percentile))
 
 
 def _add_telemetry(found: Series, labels: tuple[str, ...], context: Mapping[str, Any], busy_mhz: float | None) -> None:

@@ -50,8 +50,8 @@ FINDINGS = _family("check_findings", "Findings of the check by severity.", "seve
 LATENCY = _family(
     "latency_seconds", "Time of one inference over all measured iterations of the last run.", kind="histogram"
 )
-LATENCY_QUANTILES = _family(
-    "latency_quantiles_seconds", "Exact quantiles of the measured iterations of the last run.", "quantile"
+LATENCY_PERCENTILES = _family(
+    "latency_percentiles_seconds", "Exact percentiles of the measured iterations of the last run.", "percentile"
 )
 INFERENCE = _family("inference_seconds", "Time of one inference, as the verdict takes it.")
 BASELINE = _family("inference_baseline_seconds", "Time of one inference in the baseline.")

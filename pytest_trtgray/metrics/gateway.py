@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
 
 from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.metrics.exposition import registry_of
@@ -96,12 +96,11 @@ def push(document: Mapping[str, Any], gateway: Gateway, *, timeout_s: float = TI
     """
     client, exposition = quiet_import("prometheus_client"), quiet_import("prometheus_client.exposition")
 
-    def handler(*arguments: Any) -> Callable[[], None]:
-        if gateway.user or gateway.password:
-            signed: Callable[[], None] = exposition.basic_auth_handler(*arguments, gateway.user, gateway.password)
-            return signed
-        plain: Callable[[], None] = exposition.default_handler(*arguments)
-        return plain
+    def signed(**request: Any) -> Callable[[], None]:
+        send: Callable[[], None] = exposition.basic_auth_handler(
+            **request, username=gateway.user, password=gateway.password
+        )
+        return send
 
     registry = registry_of(document)
     failure = _within(
@@ -112,7 +111,7 @@ def push(document: Mapping[str, Any], gateway: Gateway, *, timeout_s: float = TI
             registry=registry,
             grouping_key=dict(gateway.grouping),
             timeout=timeout_s,
-            handler=handler,
+            handler=signed if gateway.user or gateway.password else exposition.default_handler,
         ),
     )
     if failure is not None:

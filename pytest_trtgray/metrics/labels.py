@@ -25,10 +25,10 @@ def bounded(text: str) -> str:
     return f"{text[: MAX_LENGTH - _DIGEST - 1]}~{hashlib.sha256(whole).hexdigest()[:_DIGEST]}"
 
 
-def test_label(nodeid: str) -> str:
+def label_of_test(nodeid: str) -> str:
     """A test's id without its parameters, of which there may be any number.
 
-    >>> test_label("tests/test_net.py::test_layers[resnet50-8x3x224x224]")
+    >>> label_of_test("tests/test_net.py::test_layers[resnet50-8x3x224x224]")
     'tests/test_net.py::test_layers'
     """
     return bounded(re.sub(r"\[.*\]$", "", nodeid, flags=re.DOTALL))

@@ -1,4 +1,4 @@
-"""How long single inferences took: a histogram with the same bounds in every run, and exact quantiles."""
+"""How long single inferences took: a histogram with the same bounds in every run, and exact percentiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_trtgray.timing.samples import Samples
 
 EDGES_US = (*(step * 10.0**decade for decade in range(1, 7) for step in (1, 1.6, 2.5, 4, 6.3)), 1e7)
 """Five a decade (the preferred numbers R5 of ISO 3), from 10 us to 10 s: histograms of two runs can be added."""
-QUANTILES = (0.5, 0.9, 0.95, 0.99)
+PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Latency:
         counts: how many took at most as long as each of :data:`EDGES_US` and longer than the one before; the last
             number is of those that took longer than all.
         sum_us: of all, microseconds.
-        quantiles_us: by share, microseconds.
+        percentiles_us: by per cent, microseconds.
     """
 
     counts: tuple[int, ...]
     sum_us: float
-    quantiles_us: dict[float, float]
+    percentiles_us: dict[int, float]
 
     @classmethod
     def of(cls, sessions: Iterable[Samples]) -> Latency | None:
@@ -38,11 +38,11 @@ class Latency:
         if not times.size:
             return None
         places = np.searchsorted(EDGES_US, times, side="left")  # Prometheus' bounds are inclusive
-        values = np.quantile(times, QUANTILES)
+        values = np.percentile(times, PERCENTILES)
         return cls(
             tuple(int(count) for count in np.bincount(places, minlength=len(EDGES_US) + 1)),
             float(times.sum()),
-            {share: float(value) for share, value in zip(QUANTILES, values, strict=True)},
+            {percent: float(value) for percent, value in zip(PERCENTILES, values, strict=True)},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,5 +51,5 @@ class Latency:
             "edges_us": list(EDGES_US),
             "counts": list(self.counts),
             "sum_us": self.sum_us,
-            "quantiles_us": {f"{share:g}": value for share, value in self.quantiles_us.items()},
+            "percentiles_us": {str(percent): value for percent, value in self.percentiles_us.items()},
         }

@@ -1,4 +1,4 @@
-"""What shows the metrics and watches them: a Grafana dashboard and Prometheus alert rules, printed by ``trtgray metrics``."""
+"""Files that show and watch the metrics: a Grafana dashboard, Prometheus alert rules."""
 
 from __future__ import annotations
 
