@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,8 +54,6 @@ def finish(config: pytest.Config) -> None:
 def _write_reports(config: pytest.Config, settings: Settings, state: FinalState) -> None:
     """Write what was asked for; one that fails leaves the others alone."""
     from pytest_trtgray.files import dump_json, write_atomically
-    from pytest_trtgray.metrics.exposition import render_metrics
-    from pytest_trtgray.metrics.gateway import push
     from pytest_trtgray.reporting.document import make_document
     from pytest_trtgray.reporting.html import render
     from pytest_trtgray.reporting.logs import log_path, write_log
@@ -74,7 +72,6 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
         (settings.json_path, "JSON report", lambda _: dump_json(data)),
         (settings.report_path, "HTML report", lambda _: render([data]).encode("utf-8")),
         (settings.summary_path, "step summary", lambda path: _appended(path, render_markdown(data))),
-        (settings.metrics_path, "metrics", lambda _: render_metrics(data)),
     )
     for path, what, content in writers:
         if path is None:
@@ -83,11 +80,29 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
             write_atomically(path, content(path))
         except (OSError, ValueError) as error:
             state.problems.append(f"{path}: the {what} cannot be written: {error}")
-    if settings.push_gateway is not None:
-        try:
+    if settings.metrics_path or settings.push_gateway:
+        _publish_metrics(data, settings, state)
+
+
+def _publish_metrics(data: Mapping[str, Any], settings: Settings, state: FinalState) -> None:
+    """Write and push the run's metrics; a run without checks leaves those of the last one, which grow old."""
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.metrics.exposition import render_metrics
+    from pytest_trtgray.metrics.gateway import push
+
+    if not data.get("checks"):
+        state.remarks.append("no check was made, so the metrics of the run before stay as they are")
+        return
+    try:
+        if settings.metrics_path is not None:
+            write_atomically(settings.metrics_path, render_metrics(data))
+    except OSError as error:
+        state.problems.append(f"{settings.metrics_path}: the metrics cannot be written: {error}")
+    try:
+        if settings.push_gateway is not None:
             push(data, settings.push_gateway)
-        except TrtGrayError as error:
-            state.problems.append(f"warning: {error.message}")
+    except TrtGrayError as error:
+        state.problems.append(f"warning: {error.message}")
 
 
 def _appended(path: Path, text: str) -> bytes:

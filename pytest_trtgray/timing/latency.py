@@ -10,8 +10,8 @@ import numpy as np
 
 from pytest_trtgray.timing.samples import Samples
 
-EDGES_US = (*(step * 10.0**decade for decade in range(1, 7) for step in (1, 1.6, 2.5, 4, 6.3)), 1e7)
-"""Five a decade (the preferred numbers R5 of ISO 3), from 10 us to 10 s: histograms of two runs can be added."""
+EDGES_US = (*(step * 10.0**decade for decade in range(7) for step in (1, 1.6, 2.5, 4, 6.3)), 1e7)
+"""Five a decade (the preferred numbers R5 of ISO 3), from 1 us to 10 s: histograms of two runs can be added."""
 PERCENTILES = (50, 90, 95, 99)
 
 

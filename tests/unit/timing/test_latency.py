@@ -36,8 +36,8 @@ def test_a_bound_belongs_to_its_bucket_and_what_is_beyond_the_last_has_its_own()
 
 def test_bounds_ascend_five_a_decade() -> None:
     assert list(EDGES_US) == sorted(EDGES_US)
-    assert len(EDGES_US) == 5 * 6 + 1
-    assert (EDGES_US[0], EDGES_US[-1]) == (10.0, 1e7)
+    assert len(EDGES_US) == 5 * 7 + 1
+    assert (EDGES_US[0], EDGES_US[-1]) == (1.0, 1e7)
 
 
 @pytest.mark.parametrize("sessions", [[], [samples(None)]])
