@@ -98,8 +98,10 @@ def until(holds: Any, *, seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path) -> Iterator[str]:
-    with running("pushgateway", folder, "--web.listen-address={listen}", ready="/-/ready") as url:
+def gateway(folder: Path, *arguments: str) -> Iterator[str]:
+    """A push gateway that keeps nothing on disk; Debian's does by default."""
+    own = ("--web.listen-address={listen}", "--persistence.file=")
+    with running("pushgateway", folder, *own, *arguments, ready="/-/ready") as url:
         yield url
 
 

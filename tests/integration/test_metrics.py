@@ -104,7 +104,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def test_a_run_is_pushed_also_with_workers(measured: Project) -> None:
     with prometheus.gateway(measured.path) as url:
         result = measured.run_apart(
-            "--trt-engine=mlp.onnx", "-k", "structure or log", f"--trt-push-gateway={url}", "-n2"
+            "--trt-engine=mlp.onnx", "-k", "structure or log", f"--trt-push-gateway={url}", "-n1"
         )
         result.assert_outcomes(passed=2)
         text = prometheus.get(f"{url}/metrics").decode()
@@ -193,7 +193,7 @@ def test_a_run_without_checks_leaves_the_metrics_of_the_last_one(measured: Proje
         for arguments in (("--collect-only",), ("-k", "nothing_like_it")):
             result = measured.run(*wanted, *arguments)
             assert "the metrics of the run before stay" in str(result.stdout)
-        assert "trtgray" not in prometheus.get(f"{url}/metrics").decode()
+        assert "trtgray_run" not in prometheus.get(f"{url}/metrics").decode()
     assert last.read_text() == "of the last run"
 
 

@@ -103,8 +103,7 @@ def test_a_real_gateway_holds_what_was_pushed_and_a_second_push_replaces_it(tmp_
 def test_a_gateway_behind_basic_authentication_gets_user_and_password(tmp_path: Path) -> None:
     config = tmp_path / "web.json"  # bcrypt of "secret" with the lowest cost
     config.write_text('{"basic_auth_users": {"ci": "$2b$04$8lT2cLmuL1EWwWpyB8dTh.weNUcjkeEdLCXjL9n/0JItqbV3s8Yp6"}}')
-    arguments = ("--web.listen-address={listen}", f"--web.config.file={config}")
-    with prometheus.running("pushgateway", tmp_path, *arguments, ready="/-/ready") as url:
+    with prometheus.gateway(tmp_path, f"--web.config.file={config}") as url:
         with pytest.raises(GatewayError, match="HTTP 401"):
             push(document(), parse_gateway(url))
         with pytest.raises(GatewayError, match="HTTP 401") as raised:
