@@ -125,8 +125,8 @@ def server(folder: Path, target: str, rules: Path | None = None) -> Iterator[str
 def _answers(url: str) -> bool:
     try:
         get(url)
-    except urllib.error.HTTPError:
-        return True  # it asks for a password
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for a password
     except OSError:
         return False
     return True

@@ -69,7 +69,7 @@ def series_of(document: Mapping[str, Any]) -> Series:
         document: as ``--trt-json`` writes it.
     """
     found = Series()
-    checks = [check for check in document["checks"] if isinstance(check, Mapping)]
+    checks = list(_rows(document, "checks"))
     found.add(of.INFO, (*(str(document.get(key, "")) for key in ("pytest_trtgray", "python")), _commit(checks)), 1.0)
     found.add(of.TIMESTAMP, (), _timestamp(str(document.get("time_utc", ""))))
     counts = Counter(str(check.get("outcome")) for check in checks)
@@ -91,7 +91,7 @@ def _distinct(checks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """One check of each set of labels, the worst first; of equally good ones the slowest."""
 
     def rank(check: Mapping[str, Any]) -> tuple[int, float]:
-        outcome = check.get("outcome")
+        outcome = str(check.get("outcome"))
         return 0 if outcome in BAD else 1 if outcome in DOUBTFUL else 2, -(_number(check, "total_us") or 0.0)
 
     kept: dict[tuple[str, ...], Mapping[str, Any]] = {}
@@ -103,9 +103,9 @@ def _distinct(checks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _add_check(found: Series, check: Mapping[str, Any]) -> None:
     labels = _labels(check)
     details = _mapping(check, "details")
-    found.add(of.FAILED, labels, float(check.get("outcome") in BAD))
+    found.add(of.FAILED, labels, float(str(check.get("outcome")) in BAD))
     found.add(of.OUTCOME, (*labels, str(check.get("outcome", ""))), 1.0)
-    severities = Counter(row.get("severity") for row in _rows(check, "findings"))
+    severities = Counter(str(row.get("severity")) for row in _rows(check, "findings"))
     for severity in _SEVERITIES:
         found.add(of.FINDINGS, (*labels, severity), float(severities[severity]))
     for family, key in ((of.CHANGE, "change"), (of.CHANGE_LOW, "low"), (of.CHANGE_HIGH, "high")):
