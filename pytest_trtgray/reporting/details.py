@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
+    from pytest_trtgray.timing.beside import Beside
     from pytest_trtgray.timing.gate import Baseline, Verdict
     from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
@@ -84,6 +85,22 @@ def _module_row(module: ModuleTime) -> dict[str, Any]:
         "activations_bytes": module.activations_bytes,
         "flops": module.flops,
         "bound": module.bound,
+    }
+
+
+def beside_details(found: Beside) -> dict[str, Any]:
+    """Every module's time in PyTorch and in the engine, microseconds."""
+    return {
+        "torch_us": found.torch.total_us,
+        "engine_us": found.engine_us,
+        "gain": found.gain,
+        "matched": found.matched,
+        "unnamed_us": found.unnamed_us,
+        "unknown": list(found.unknown),
+        "hooks": found.torch.hooks,
+        "device": found.torch.device,
+        "iterations": found.torch.iterations,
+        "modules": [{**vars(row), "gain": row.gain, "own_gain": row.own_gain} for row in found.modules],
     }
 
 

@@ -25,7 +25,7 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "scales", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "scales", "torch", "structure", "log", "shapes")
 _KIND_WIDTH = 10
 _MAX_ADVICE = 5
 
@@ -74,6 +74,8 @@ def _write_checks(reporter: pytest.TerminalReporter, found: list[CheckResult]) -
             reporter.write(f"  {check['kind']:<{width}}")
             reporter.write(f"{check['outcome']:<13}", **_MARKUP.get(check["outcome"], {}))
             reporter.line(f"{check['summary']}{_test_note(result, checks)}")
+            for row in check.get("rows", ()):
+                reporter.line(f"    {row}")
 
 
 def _test_note(result: CheckResult, checks: list[CheckResult]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.findings import Finding, some
 from pytest_trtgray.timing.grouping import block, segments
+from pytest_trtgray.timing.samples import us_text
 from pytest_trtgray.timing.torch_modules import ROOT, TorchTimes, torch_times
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ModuleBeside:
         engine_us: of the layers that compute the module's ONNX nodes; ``None`` if no layer does: it was folded away,
             or is none of the exported model.
         engine_own_us: of the nodes that belong to no inner module.
+        has_inner: whether it called other modules.
         coverage: which part of ``engine_us`` is of layers that compute nothing but this module (0 to 1). Layers that
             span modules count for each in proportion to its nodes, which is an estimate.
     """
@@ -47,6 +49,7 @@ class ModuleBeside:
     torch_own_us: float
     engine_us: float | None
     engine_own_us: float | None
+    has_inner: bool
     coverage: float
 
     @property
@@ -88,6 +91,14 @@ class Beside:
     def gain(self) -> float:
         """How many times as fast as PyTorch the whole engine is; neither measured with hooks or profiler."""
         return self.torch.total_us / self.engine_us
+
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        return (
+            f"{us_text(self.torch.total_us)} in PyTorch ({self.torch.device}), {us_text(self.engine_us)} as engine, "
+            f"gain {self.gain:.2f}; {self.matched:.0%} of the layers' time is in modules"
+        )
 
     def __getitem__(self, module: str) -> ModuleBeside:
         """A module by its name.
@@ -144,6 +155,7 @@ def put_beside(profile: Profile, times: TorchTimes, *, scope: str = "") -> Besid
             torch_own_us=each.own_us,
             engine_us=engine.us(each.name),
             engine_own_us=engine.own_us(each.name),
+            has_inner=each.has_inner,
             coverage=engine.coverage(each.name),
         )
         for each in times.modules
@@ -242,6 +254,7 @@ def _sum_of(name: str, rows: Sequence[ModuleBeside]) -> ModuleBeside:
         torch_own_us=sum(row.torch_own_us for row in rows),
         engine_us=engine_us,
         engine_own_us=_known(row.engine_own_us for row in rows),
+        has_inner=any(row.has_inner for row in rows),
         coverage=covered / engine_us if engine_us else 0.0,
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trtgray.errors import EngineError
+from pytest_trtgray.findings import counted
 from pytest_trtgray.timing.session import affordable, warm_up
 from pytest_trtgray.vendor import quiet_import
 
@@ -36,6 +37,7 @@ class TorchModule:
         calls: in one inference.
         us: microseconds an inference, all calls together, with the modules that it calls.
         own_us: without these: functions and operators in its ``forward``.
+        has_inner: whether it called other modules.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TorchModule:
     calls: int
     us: float
     own_us: float
+    has_inner: bool
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,7 @@ def _summary(
     spent: dict[str, float] = defaultdict(float)
     own: dict[str, float] = defaultdict(float)
     number: dict[str, float] = defaultdict(float)
+    outer: set[str] = set()
     for calls in samples:
         for call in calls:
             us = clock.us_between(call.start, call.end) / len(samples)
@@ -255,9 +259,11 @@ def _summary(
             number[call.name] += 1 / len(samples)
             if call.outer is not None:
                 own[calls[call.outer].name] -= us
+                outer.add(calls[call.outer].name)
     kinds = {name: type(inner).__name__ for name, inner in module.named_modules()}
     return tuple(
-        TorchModule(name, kinds[name], round(number[name]), us, max(own[name], 0.0)) for name, us in spent.items()
+        TorchModule(name, kinds[name], round(number[name]), us, max(own[name], 0.0), name in outer)
+        for name, us in spent.items()
     )
 
 
@@ -279,3 +285,26 @@ def _arguments(torch: Any, inputs: Any, device: Any) -> tuple[list[Any], dict[st
     if isinstance(inputs, (tuple, list)):
         return [ready(value) for value in inputs], {}
     return [ready(inputs)], {}
+
+
+def feed_of(inputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The same values for an engine.
+
+    Args:
+        inputs: of ``forward``, as for :func:`torch_times`.
+        names: of the engine's inputs, in order.
+
+    Raises:
+        ValueError: the tensors have neither these names nor this number.
+    """
+    torch = quiet_import("torch")
+    positions, keywords = _arguments(torch, inputs, None)
+    tensors = {name: value for name, value in keywords.items() if isinstance(value, torch.Tensor)}
+    if set(tensors) != set(names):
+        values = [value for value in (*positions, *keywords.values()) if isinstance(value, torch.Tensor)]
+        if len(values) != len(names):
+            raise ValueError(
+                f"inputs has {counted(len(values), 'tensor')}, the engine takes {', '.join(names)}: give them by feed="
+            )
+        tensors = dict(zip(names, values, strict=True))
+    return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
