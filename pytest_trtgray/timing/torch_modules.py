@@ -249,20 +249,27 @@ def _summary(
     """Means over iterations, of all calls of a module in one of them."""
     spent: dict[str, float] = defaultdict(float)
     own: dict[str, float] = defaultdict(float)
-    number: dict[str, float] = defaultdict(float)
+    number: dict[str, int] = defaultdict(int)
     outer: set[str] = set()
     for calls in samples:
         for call in calls:
-            us = clock.us_between(call.start, call.end) / len(samples)
+            us = clock.us_between(call.start, call.end)
             spent[call.name] += us
             own[call.name] += us
-            number[call.name] += 1 / len(samples)
+            number[call.name] += 1
             if call.outer is not None:
                 own[calls[call.outer].name] -= us
                 outer.add(calls[call.outer].name)
     kinds = {name: type(inner).__name__ for name, inner in module.named_modules()}
     return tuple(
-        TorchModule(name, kinds[name], round(number[name]), us, max(own[name], 0.0), name in outer)
+        TorchModule(
+            name,
+            kinds[name],
+            round(number[name] / len(samples)),
+            us / len(samples),
+            max(own[name] / len(samples), 0.0),  # a clock that steps back by a rounding
+            name in outer,
+        )
         for name, us in spent.items()
     )
 
