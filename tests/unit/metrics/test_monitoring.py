@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -17,10 +17,21 @@ from tests import prometheus
 
 CHECK = 'engine="bert",runtime="rtx 1.7",device="H200",test="t.py::test_a",kind="timing"'
 RULE = re.compile(r"^\s*- alert: (\w+)$", re.MULTILINE)
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 METRIC = re.compile(r"\btrtgray_\w+")
 
 # alert: series that make it fire, series that must not, and when to look
 Case = tuple[list[tuple[str, str]], list[tuple[str, str]], str]
+
+
+def _requests(outcome: str) -> str:
+    return f'trtgray_requests_total{{job="a",version="stable",outcome="{outcome}"}}'
+
+
+def _duration(bound: str) -> str:
+    return f'trtgray_request_duration_seconds_bucket{{job="a",version="stable",le="{bound}"}}'
+
+
 CASES: dict[str, Case] = {
     "TrtgrayCheckFailed": (
         [(f"trtgray_run_check_failed{{{CHECK}}}", "0 1 1")],
@@ -63,6 +74,62 @@ CASES: dict[str, Case] = {
         [(f"trtgray_run_disturbed{{{CHECK}}}", "1x10 0x20")],
         "30h",
     ),
+    # minutes: an interval of an hour has no rate over five of them
+    "TrtgrayRequestErrors": (
+        [(_requests("failed"), "0+2x60"), (_requests("ok"), "0+98x60")],
+        [(_requests("failed"), "0+0x60"), (_requests("invalid"), "0+9x60"), (_requests("ok"), "0+98x60")],
+        "30m",
+    ),
+    "TrtgrayFallback": (
+        [(_requests("fallback"), "0x20 1x40")],
+        [(_requests("fallback"), "1x60"), (_requests("ok"), "0+9x60")],
+        "25m",
+    ),
+    "TrtgrayCanaryWithdrawn": (
+        [('trtgray_version_traffic_ratio{version="canary"}', "0.1x20 0x20")],
+        [
+            ('trtgray_version_traffic_ratio{version="canary"}', "0.1x20 1x20"),
+            ('trtgray_version_traffic_ratio{version="stable"}', "0.9x20 0x20"),
+        ],
+        "35m",
+    ),
+    "TrtgrayRequestLatency": (
+        [
+            (_duration("0.01"), "0+100x1500 150000+50x60"),
+            (_duration("0.1"), "0+100x1560"),
+            (_duration("+Inf"), "0+100x1560"),
+        ],
+        [(_duration("0.01"), "0+100x1560"), (_duration("0.1"), "0+100x1560"), (_duration("+Inf"), "0+100x1560")],
+        "1540m",
+    ),
+    "TrtgrayEngineSlower": (
+        [('trtgray_baseline_change_ratio{engine="a",shape="x:1",bound="low"}', "0.03x30")],
+        [
+            ('trtgray_baseline_change_ratio{engine="a",shape="x:1",bound="low"}', "-0.01x30"),
+            ('trtgray_baseline_change_ratio{engine="a",shape="x:1",bound="estimate"}', "0.04x30"),
+        ],
+        "20m",
+    ),
+    "TrtgrayAnomalies": (
+        [('trtgray_anomalies_total{engine="a",rule="timing.anomaly.drift"}', "0+1x90")],
+        [('trtgray_anomalies_total{engine="a",rule="timing.anomaly.drift"}', "0x30 1x30 2x30")],
+        "80m",
+    ),
+    "TrtgrayUnusableOutputs": (
+        [('trtgray_output_faults_total{version="canary",kind="non_finite"}', "0x20 1x40")],
+        [('trtgray_output_faults_total{version="canary",kind="non_finite"}', "0x60")],
+        "25m",
+    ),
+    "TrtgrayProfilingCostly": (
+        [('trtgray_sampling_overhead_ratio{engine="a"}', "0.08x30")],
+        [('trtgray_sampling_overhead_ratio{engine="a"}', "0.08x8 0.02x30")],
+        "20m",
+    ),
+    "TrtgrayProfilerFails": (
+        [('trtgray_profiler_errors_total{engine="a",stage="read"}', "0x20 1x40")],
+        [('trtgray_profiler_errors_total{engine="a",stage="read"}', "0x60")],
+        "25m",
+    ),
 }
 
 
@@ -82,17 +149,14 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def names_that_exist() -> set[str]:
-    """All series of a run's families, and of the serving part's."""
+    """All series of a run's families, and of the service's."""
     names = set()
     for family in FAMILIES:
-        suffixes = ("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",)
-        names |= {family.name + suffix for suffix in suffixes}
-    if importlib.util.find_spec("pytest_trtgray.serving") is not None:
-        from pytest_trtgray.serving.metrics import ServingMetrics
-
-        kinds = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
-        for metric in ServingMetrics().registry.collect():
-            names |= {metric.name + suffix for suffix in kinds[metric.type]}
+        names |= {family.name + suffix for suffix in SUFFIXES[family.kind]}
+    serving = importlib.import_module("pytest_trtgray.serving.metrics").ServingMetrics()
+    importlib.import_module("pytest_trtgray.serving.requests").RequestMetrics(serving, ("stable", "canary"))
+    for metric in serving.registry.collect():
+        names |= {metric.name + suffix for suffix in SUFFIXES[metric.type]}
     return names
 
 
@@ -124,12 +188,13 @@ def test_every_alert_has_a_case() -> None:
 @pytest.mark.parametrize("alert", sorted(CASES))
 def test_an_alert_fires_when_it_should_and_only_then(alert: str, fires: bool, tmp_path: Path) -> None:
     firing, quiet, at = CASES[alert]
+    interval = "1m" if at.endswith("m") else "1h"
     unit = {
         "rule_files": [str(ALERTS)],
-        "evaluation_interval": "1h",
+        "evaluation_interval": interval,
         "tests": [
             {
-                "interval": "1h",
+                "interval": interval,
                 "input_series": [{"series": name, "values": values} for name, values in (firing if fires else quiet)],
                 "promql_expr_test": [
                     {
@@ -189,7 +254,7 @@ def test_prometheus_evaluates_every_expression_and_loads_the_rules(tmp_path: Pat
     with prometheus.server(tmp_path, f"127.0.0.1:{prometheus.free_port()}", ALERTS) as url:
         for title, text in expressions():
             try:
-                prometheus.query(url, re.sub(r"\$\w+", ".*", text))
+                prometheus.query(url, re.sub(r"\$\w+", ".*", text.replace("$__rate_interval", "5m")))
             except OSError as error:
                 wrong.append((title, text, str(error)))
         groups = json.loads(prometheus.get(f"{url}/api/v1/rules"))["data"]["groups"]
@@ -220,4 +285,4 @@ def test_the_dashboard_is_whole() -> None:
             assert panel["datasource"]["uid"] == "${datasource}"
     variables = {each["name"] for each in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps([panel.get("targets", ()) for panel in panels])))
-    assert used == variables
+    assert {name for name in used if not name.startswith("__")} == variables  # those with __ are Grafana's own

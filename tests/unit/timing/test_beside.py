@@ -103,7 +103,7 @@ def test_an_unknown_name_lists_what_ran(found: Beside) -> None:
         found["encoder"]
 
 
-class Wrapper(nn.Module):  # type: ignore[misc,name-defined]
+class Wrapper(nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model

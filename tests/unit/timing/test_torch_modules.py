@@ -103,7 +103,7 @@ def test_running_statistics_stay() -> None:
     assert int(net[0].num_batches_tracked) == 0
 
 
-class Fails(nn.Module):  # type: ignore[misc,name-defined]
+class Fails(nn.Module):  # type: ignore[misc]
     """Fails in an inner module at its nth call."""
 
     def __init__(self, at: int) -> None:
@@ -126,7 +126,7 @@ def test_hooks_and_modes_are_gone_after_an_error_too(at: int) -> None:
     assert torch.is_grad_enabled()
 
 
-class Keywords(nn.Module):  # type: ignore[misc,name-defined]
+class Keywords(nn.Module):  # type: ignore[misc]
     def forward(self, ids: Any, *, mask: Any = None) -> Any:
         return ids * mask
 
