@@ -182,6 +182,13 @@ def test_every_family_of_a_run_is_shown() -> None:
     assert {name.removeprefix("trtgray_run_") for name in missing} == elsewhere
 
 
+def test_every_family_and_every_alert_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+)`", text))
+    assert {family.name for family in FAMILIES} - named == set()
+    assert set(CASES) - named == set()
+
+
 def test_promtool_accepts_the_rules() -> None:
     done = prometheus.promtool("check", "rules", "--lint=all", "--lint-fatal", str(ALERTS))
     assert done.returncode == 0, done.stderr.decode()
