@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HOOKS_MATTER = 0.1
 """Part of the model's time beyond which what the hooks cost is worth a warning."""
+LAYERS_MATTER = 0.25
+"""Part of the engine's time by which the sum of its layers may differ from it."""
 MATCHED_LEAST = 0.5
 """Part of the engine's time in modules below which the two are hardly one model."""
 
@@ -293,6 +295,17 @@ def _findings(profile: Profile, times: TorchTimes, matched: float, unknown: Iter
             "torch.hooks",
             {"cost_percent": round(times.hooks * 100, 1)},
             "Take a larger batch, or compare outer modules only. The whole model's gain is measured without hooks.",
+        )
+    layers_us = sum(timed.us for timed in profile.layers)
+    if abs(layers_us - profile.total_us) > LAYERS_MATTER * profile.total_us:
+        yield Finding(
+            "advice",
+            "engine",
+            f"the layers take {us_text(layers_us)}, the engine {us_text(profile.total_us)}: the modules' gains do not "
+            "make up the whole's",
+            "torch.between-layers",
+            {"layers_us": layers_us, "engine_us": profile.total_us},
+            "Layers are measured one by one; the rest is launches, threads that wait, or a busy machine.",
         )
     if matched < MATCHED_LEAST:
         only = f"; only the ONNX names know {some(list(unknown))}" if unknown else "; its nodes' names tell no modules"
