@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_trtgray.metrics import families as of
-from pytest_trtgray.metrics.families import Family
+from pytest_trtgray.metrics.families import ENGINE_LABELS, Family
 from pytest_trtgray.metrics.labels import bounded, label_of_test
 from pytest_trtgray.reporting.headline import BAD, DOUBTFUL
 
@@ -70,21 +70,37 @@ def series_of(document: Mapping[str, Any]) -> Series:
     """
     found = Series()
     checks = list(_rows(document, "checks"))
-    found.add(of.INFO, (*(str(document.get(key, "")) for key in ("pytest_trtgray", "python")), _commit(checks)), 1.0)
-    found.add(of.TIMESTAMP, (), _timestamp(str(document.get("time_utc", ""))))
-    counts = Counter(str(check.get("outcome")) for check in checks)
-    for outcome in (*OUTCOMES, *sorted(set(counts) - set(OUTCOMES))):
-        found.add(of.CHECKS, (outcome,), float(counts[outcome]))
     shown = _distinct(checks)[:MAX_CHECKS]
-    found.add(of.LEFT_OUT, (), float(len(checks) - len(shown)))
+    engines = dict.fromkeys(map(_engine, shown))
+    for engine in engines:
+        _add_engine(found, engine, document, [check for check in checks if _engine(check) == engine])
+    own = Counter(map(_engine, shown))
+    left_out = Counter(engine if engine in engines else (OTHERS, "", "") for engine in map(_engine, checks))
+    for engine, count in left_out.items():
+        found.add(of.LEFT_OUT, engine, float(count - own[engine]))
     for check in shown:
         _add_check(found, check)
     return found
 
 
+def _engine(check: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(bounded(str(check.get(name, ""))) for name in ENGINE_LABELS)
+
+
 def _labels(check: Mapping[str, Any]) -> tuple[str, ...]:
-    names = [str(check.get(name, "")) for name in ("engine", "runtime", "device")]
-    return (*map(bounded, names), label_of_test(str(check.get("test", ""))), bounded(str(check.get("kind", ""))))
+    return (*_engine(check), label_of_test(str(check.get("test", ""))), bounded(str(check.get("kind", ""))))
+
+
+def _add_engine(
+    found: Series, engine: tuple[str, ...], document: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]
+) -> None:
+    """What a run says of an engine as a whole."""
+    versions = [str(document.get(key, "")) for key in ("pytest_trtgray", "python")]
+    found.add(of.INFO, (*engine, *versions, _commit(checks)), 1.0)
+    found.add(of.TIMESTAMP, engine, _timestamp(str(document.get("time_utc", ""))))
+    counts = Counter(str(check.get("outcome")) for check in checks)
+    for outcome in (*OUTCOMES, *sorted(set(counts) - set(OUTCOMES))):
+        found.add(of.CHECKS, (*engine, outcome), float(counts[outcome]))
 
 
 def _distinct(checks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

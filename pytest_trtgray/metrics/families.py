@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "trtgray_run_"
-CHECK_LABELS = ("engine", "runtime", "device", "test", "kind")
+ENGINE_LABELS = ("engine", "runtime", "device")
+"""Of every series: files of several projects in one folder of the textfile collector must not have equal ones."""
+CHECK_LABELS = (*ENGINE_LABELS, "test", "kind")
 """Of every series that belongs to one check."""
 
 
@@ -35,12 +37,13 @@ def _family(name: str, text: str, *labels: str, kind: Literal["gauge", "histogra
     return Family(PREFIX + name, text, (*CHECK_LABELS, *labels), kind)
 
 
-INFO = Family(PREFIX + "info", "The run: always 1.", ("version", "python", "commit"))
-TIMESTAMP = Family(PREFIX + "timestamp_seconds", "When the run ended, in seconds since 1970.")
-CHECKS = Family(PREFIX + "checks", "Checks of the run by outcome.", ("outcome",))
+INFO = Family(PREFIX + "info", "The run: always 1.", (*ENGINE_LABELS, "version", "python", "commit"))
+TIMESTAMP = Family(PREFIX + "timestamp_seconds", "When the run ended, in seconds since 1970.", ENGINE_LABELS)
+CHECKS = Family(PREFIX + "checks", "Checks of the run by outcome.", (*ENGINE_LABELS, "outcome"))
 LEFT_OUT = Family(
     PREFIX + "left_out_checks",
     "Checks without series of their own: same labels as a worse one, or beyond the bound.",
+    ENGINE_LABELS,
 )
 
 FAILED = _family("check_failed", "1 if the check failed, else 0.")

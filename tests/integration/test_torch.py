@@ -28,10 +28,15 @@ def exported(project: Project) -> Project:
 
 
 def test_the_table_is_in_the_terminal_and_in_the_document(exported: Project) -> None:
-    result = exported.run("--trt-json=run.json")
+    result = exported.run(
+        "--trt-json=run.json", "--trt-report=run.html", "--trt-summary=run.md", "--trt-metrics=r.prom"
+    )
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["  torch     measured     * in PyTorch (cpu), * as engine, gain *"])
     result.stdout.fnmatch_lines(["    blocks.[*].*: * us in PyTorch, * us as engine, gain *"])
+    for name in ("run.html", "run.md"):
+        assert "in PyTorch (cpu)" in (exported.path / name).read_text().replace("\\", "")
+    assert 'kind="torch",outcome="measured"' in (exported.path / "r.prom").read_text()
     (check,) = json.loads((exported.path / "run.json").read_text())["checks"]
     assert (check["kind"], check["outcome"], len(check["rows"])) == ("torch", "measured", 5)
     modules = {row["module"]: row for row in check["details"]["modules"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,23 @@ def test_the_textfile_collector_takes_it(tmp_path: Path) -> None:
     with prometheus.running("node_exporter", tmp_path, *arguments, "--web.listen-address={listen}", ready="/") as url:
         text = prometheus.get(f"{url}/metrics").decode()
     assert "node_textfile_scrape_error 0" in text
-    assert "trtgray_run_timestamp_seconds 1.7952624e+09" in text
+    assert re.search(r"trtgray_run_timestamp_seconds\{.*\} 1\.7952624e\+09", text)
     assert 'trtgray_run_latency_seconds_bucket{device="NVIDIA H200"' in text
+
+
+def test_files_of_two_projects_stand_side_by_side(tmp_path: Path) -> None:
+    """Of equal series, the collector would drop one."""
+    folder = tmp_path / "textfile"
+    folder.mkdir()
+    for engine in ("bert", "vit"):
+        (folder / f"{engine}.prom").write_bytes(render_metrics(document(engine=engine)))
+    arguments = ("--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={folder}")
+    with prometheus.running("node_exporter", tmp_path, *arguments, "--web.listen-address={listen}", ready="/") as url:
+        text = prometheus.get(f"{url}/metrics").decode()
+    scraped = samples(parser.text_string_to_metric_families(text))
+    for engine in ("bert", "vit"):
+        alone = samples(parser.text_string_to_metric_families(render_metrics(document(engine=engine)).decode()))
+        assert alone.items() <= scraped.items()
 
 
 def test_the_textfile_collector_refuses_what_is_only_openmetrics(tmp_path: Path) -> None:

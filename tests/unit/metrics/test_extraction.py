@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from pytest_trtgray.metrics import families as of
 from pytest_trtgray.metrics.extraction import MAX_CHECKS, OTHERS, TOP, HistogramValue, Series, series_of
-from pytest_trtgray.metrics.families import CHECK_LABELS, FAMILIES, Family
+from pytest_trtgray.metrics.families import CHECK_LABELS, ENGINE_LABELS, FAMILIES, Family
 from pytest_trtgray.timing.latency import Latency
 from pytest_trtgray.timing.samples import Samples
 from tests.documents import document
 
 TIMING = ("bert", "tensorrt_rtx 1.5.0.114", "NVIDIA H200", "trtgray::layers", "timing")
+ENGINE = TIMING[:3]
 OUTPUTS = (*TIMING[:3], "trtgray::outputs", "outputs")
 
 
@@ -34,12 +35,12 @@ def test_verdicts_are_counted_and_each_check_says_its_own() -> None:
     assert value(series, of.FAILED, *TIMING) == 1
     assert value(series, of.FAILED, *OUTPUTS) == 0
     assert value(series, of.OUTCOME, *TIMING, "slower") == 1
-    assert value(series, of.CHECKS, "slower") == 1
-    assert value(series, of.CHECKS, "pass") == 2
-    assert value(series, of.CHECKS, "differs") == 0  # alerts need it before it happens
+    assert value(series, of.CHECKS, *ENGINE, "slower") == 1
+    assert value(series, of.CHECKS, *ENGINE, "pass") == 2
+    assert value(series, of.CHECKS, *ENGINE, "differs") == 0  # alerts need it before it happens
     assert value(series, of.FINDINGS, *TIMING, "error") == 1
-    assert value(series, of.TIMESTAMP) == 1795262400  # date -u -d 2026-11-21T12:00:00Z +%s
-    assert value(series, of.INFO, "0.1.0", "3.12.0", "beef00") == 1
+    assert value(series, of.TIMESTAMP, *ENGINE) == 1795262400  # date -u -d 2026-11-21T12:00:00Z +%s
+    assert value(series, of.INFO, *ENGINE, "0.1.0", "3.12.0", "beef00") == 1
 
 
 def test_times_are_seconds_and_layers_add_up_to_all() -> None:
@@ -128,8 +129,8 @@ def test_parameters_of_a_test_share_labels_and_the_worst_is_shown() -> None:
     series = series_of(run)
     labels = (*TIMING[:3], "t.py::test_a", "timing")
     assert value(series, of.INFERENCE, *labels) == 5e-3
-    assert value(series, of.LEFT_OUT) == 2
-    assert value(series, of.CHECKS, "inconclusive") == 1  # still counted
+    assert value(series, of.LEFT_OUT, *ENGINE) == 2
+    assert value(series, of.CHECKS, *ENGINE, "inconclusive") == 1  # still counted
 
 
 def test_the_number_of_series_is_bounded_and_failures_come_first() -> None:
@@ -140,7 +141,7 @@ def test_the_number_of_series_is_bounded_and_failures_come_first() -> None:
         for index in range(2000)
     ]
     series = series_of(run)
-    assert value(series, of.LEFT_OUT) == 2000 - MAX_CHECKS
+    assert value(series, of.LEFT_OUT, OTHERS, "", "") == 2000 - MAX_CHECKS
     assert max(map(len, series.values.values())) <= MAX_CHECKS * (TOP + 1)
     assert sum(map(float, series.values[of.FAILED].values())) == 1  # type: ignore[arg-type]
     assert all(len(text) <= 80 for rows in series.values.values() for labels in rows for text in labels)
@@ -149,8 +150,10 @@ def test_the_number_of_series_is_bounded_and_failures_come_first() -> None:
 def test_each_series_has_the_labels_of_its_family() -> None:
     for family, rows in series_of(document()).values.items():
         assert all(len(labels) == len(family.labels) for labels in rows), family.name
-        if family not in (of.INFO, of.TIMESTAMP, of.CHECKS, of.LEFT_OUT):
-            assert family.labels[: len(CHECK_LABELS)] == CHECK_LABELS
+        of_check = family not in (of.INFO, of.TIMESTAMP, of.CHECKS, of.LEFT_OUT)
+        assert family.labels[: len(CHECK_LABELS if of_check else ENGINE_LABELS)] == (
+            CHECK_LABELS if of_check else ENGINE_LABELS
+        )
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
 
 
@@ -170,5 +173,15 @@ def test_a_hook_may_leave_anything_anywhere(path: tuple[Any, ...], odd: Any) -> 
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = odd
-    if isinstance(run["checks"], list):  # read_document refuses others
-        assert value(series_of(run), of.LEFT_OUT) == 0
+    for family, rows in series_of(run).values.items():
+        assert all(len(labels) == len(family.labels) for labels in rows)
+        assert all(isinstance(each, (float, HistogramValue)) for each in rows.values())
+
+
+def test_two_engines_of_a_run_are_counted_apart() -> None:
+    run = document(slower=1)
+    run["checks"] += document(engine="vit")["checks"]
+    series = series_of(run)
+    assert value(series, of.CHECKS, *ENGINE, "slower") == 1
+    assert value(series, of.CHECKS, "vit", *ENGINE[1:], "slower") == 0
+    assert set(series.values[of.TIMESTAMP]) == {ENGINE, ("vit", *ENGINE[1:])}

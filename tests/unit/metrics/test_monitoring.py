@@ -39,8 +39,8 @@ CASES: dict[str, Case] = {
         "2h",
     ),
     "TrtgrayRunOverdue": (
-        [("trtgray_run_timestamp_seconds", "0x60")],
-        [("trtgray_run_timestamp_seconds", "0+3600x60")],
+        [('trtgray_run_timestamp_seconds{engine="bert"}', "0x60")],
+        [('trtgray_run_timestamp_seconds{engine="bert"}', "0+3600x60")],
         "60h",
     ),
     "TrtgrayNoVerdict": (
