@@ -105,7 +105,8 @@ def torch_times(module: torch.nn.Module, inputs: Any, *, iterations: int | None 
 
     with _for_inference(module), torch.no_grad():
         plain = _Whole(forward, clock)
-        count = iterations or affordable(warm_up(plain))
+        steady_us = warm_up(plain)
+        count = iterations or affordable(steady_us)
         total_us = float(np.mean(sorted(plain.run() for _ in range(count))[_middle(count)]))
         with _Hooks(module, clock) as hooks:
             hooked = _Whole(forward, clock)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_trtgray.errors import EngineError
 from pytest_trtgray.timing import torch_modules
+from pytest_trtgray.timing.session import WARMUP_MIN_RUNS
 from pytest_trtgray.timing.torch_modules import feed_of, torch_times
 from tests.torch_models import Net, nn, torch
 
@@ -104,26 +105,35 @@ def test_running_statistics_stay() -> None:
 
 
 class Fails(nn.Module):  # type: ignore[misc]
-    """Fails in an inner module at its nth call."""
+    """Fails in an inner module: at once, or in the third inference with hooks."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, *, hooked: bool) -> None:
         super().__init__()
-        self.inner, self.at, self.count = nn.Linear(4, 4), at, 0
+        self.inner, self.left = nn.Linear(4, 4), 3 if hooked else 0
 
     def forward(self, x: Any) -> Any:
-        self.count += 1
-        return self.inner(x if self.count < self.at else x[:, :1])
+        self.left -= bool(self._forward_hooks)
+        return self.inner(x if self.left > 0 else x[:, :1])
 
 
-@pytest.mark.parametrize("at", [1, 30])
-def test_hooks_and_modes_are_gone_after_an_error_too(at: int) -> None:
-    net = Fails(at).train()
+@pytest.mark.parametrize("hooked", [True, False])
+def test_hooks_and_modes_are_gone_after_an_error_too(hooked: bool) -> None:
+    net = Fails(hooked=hooked).train()
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         torch_times(net, torch.zeros(2, 4), iterations=20)
-    assert net.count == at
+    assert net.left == 0
     assert hooks_of(net) == [0, 0]
     assert flags(net) == [True, True]
     assert torch.is_grad_enabled()
+
+
+def test_what_is_measured_is_warm_also_for_a_given_number_of_iterations() -> None:
+    calls: list[bool] = []
+    net = nn.Linear(4, 4)
+    net.register_forward_hook(lambda module, *_: calls.append(len(module._forward_hooks) > 1))
+    torch_times(net, torch.zeros(2, 4), iterations=2)
+    assert calls.count(False) >= 2 + WARMUP_MIN_RUNS
+    assert calls.count(True) >= 2 + WARMUP_MIN_RUNS
 
 
 class Keywords(nn.Module):  # type: ignore[misc]
