@@ -23,7 +23,7 @@ from pytest_trtgray.structure.optimisation import advice_on_layers
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.anomalies import find_overhead_anomalies
 from pytest_trtgray.timing.first_calls import FirstCalls, FirstCallsBaseline
-from pytest_trtgray.timing.gate import Baseline, Verdict, judge
+from pytest_trtgray.timing.gate import Baseline, Session, Verdict, judge
 from pytest_trtgray.timing.jitter import AGAIN, FirstCallsVerdict, judge_first_calls, remedy_for, repeats_compiling
 from pytest_trtgray.timing.samples import us_text
 from pytest_trtgray.timing.session import Plan, first_calls, measure_sessions
@@ -98,19 +98,24 @@ class BaselineCheck:
         if stored is None:
             self._missing("timing", identity)
         baseline = self._parsed(identity, Baseline.from_dict, stored)
+        further: list[Session] = []
+
+        def second_look() -> list[Session]:
+            results = measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
+            further.extend(result.session for result in results)
+            return further
+
         verdict = judge(
             baseline,
             profile.run,
             false_alarm_rate=self._settings.false_alarm_rate,
             layer_tolerance=self._settings.layer_tolerance if tolerance is None else tolerance,
             engine_tolerance=self._settings.engine_tolerance,
-            more=lambda: [
-                result.session for result in measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
-            ],
+            more=second_look,
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, baseline, (*oddities, *self._advice(profile)))
+        self._conclude_timing(profile, verdict, baseline, further, (*oddities, *self._advice(profile)))
         return verdict
 
     def against(self, contest: Contest) -> None:
@@ -283,7 +288,12 @@ class BaselineCheck:
         self._report(kind, "recorded", summary, findings, **numbers)
 
     def _conclude_timing(
-        self, profile: Profile, verdict: Verdict, baseline: Baseline, anomalies: tuple[Finding, ...]
+        self,
+        profile: Profile,
+        verdict: Verdict,
+        baseline: Baseline,
+        further: Sequence[Session],
+        anomalies: tuple[Finding, ...],
     ) -> None:
         __tracebackhide__ = True
         change = verdict.engine.change
@@ -294,7 +304,7 @@ class BaselineCheck:
             f"{counted(verdict.sessions, 'session')}",
             lambda: _slower_message(self._engine, verdict),
             anomalies,
-            details=lambda: timing_details(profile, verdict, baseline),
+            details=lambda: timing_details(profile, verdict, baseline, further),
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,

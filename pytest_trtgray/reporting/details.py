@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
 from pytest_trtgray.timing.latency import Latency
+from pytest_trtgray.timing.summary import Run
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.structure.snapshot import Snapshot
     from pytest_trtgray.timing.beside import Beside
-    from pytest_trtgray.timing.gate import Baseline, Verdict
+    from pytest_trtgray.timing.gate import Baseline, Session, Verdict
     from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.verdict import Judgement
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+MEASURED = "measured"
+"""Among the details of times: the sessions, and the runs that they were judged against, for what judges again."""
 DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
 """Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
-    profile: Profile, verdict: Verdict | None = None, baseline: Baseline | None = None
+    profile: Profile,
+    verdict: Verdict | None = None,
+    baseline: Baseline | None = None,
+    further: Sequence[Session] = (),
 ) -> dict[str, Any]:
     """Every layer's time, the verdict on it, and the runs it was judged against; times in microseconds.
 
@@ -42,9 +48,11 @@ def timing_details(
         profile: what was measured.
         verdict: on it; ``None`` for a run that was recorded.
         baseline: that it was judged against.
+        further: sessions of a second look.
     """
     run = profile.run
     latency = Latency.of(profile.samples)
+    whole = Run((*run.sessions, *further), run.context)
     return {
         "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
         "method": dict(profile.method),
@@ -54,9 +62,9 @@ def timing_details(
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
         "latency": latency.to_dict() if latency else None,
-        "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
+        "engine": judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
-        "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "modules": [judgement_row(module) for module in verdict.modules] if verdict else [],
         "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
@@ -72,6 +80,7 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
+        MEASURED: {"run": whole.to_dict(), "baseline": baseline.to_dict() if baseline else None},
     }
 
 
@@ -162,7 +171,7 @@ def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, A
         keys = [judgement.key] if judgement.key in timed else judgement.key.split(GROUP_SEPARATOR)
         members = [timed[key].layer for key in keys if key in timed]
         share = (judgement.after_us or 0.0) / total
-        rows.append({**_judgement_row(judgement), "share": share, **_layer_row(members)})
+        rows.append({**judgement_row(judgement), "share": share, **_layer_row(members)})
     return rows
 
 
@@ -176,7 +185,8 @@ def _layer_row(layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _judgement_row(judgement: Judgement) -> dict[str, Any]:
+def judgement_row(judgement: Judgement) -> dict[str, Any]:
+    """A verdict on a layer, a module or the engine."""
     return {
         "key": judgement.key,
         "outcome": judgement.outcome,

@@ -11,8 +11,18 @@ import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
 ROOMS = (
-    *("engines", "instruments", "timing", "accuracy", "structure", "logs"),
-    *("baselines", "reporting", "suite", "doctor", "metrics"),
+    "engines",
+    "instruments",
+    "timing",
+    "accuracy",
+    "structure",
+    "logs",
+    "baselines",
+    "reporting",
+    "suite",
+    "doctor",
+    "interchange",
+    "metrics",
 )
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
@@ -26,6 +36,7 @@ ALLOWED = {
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
     "metrics": {"metrics", "reporting", *LEAVES},
+    "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
