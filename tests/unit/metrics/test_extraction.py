@@ -31,12 +31,13 @@ def timing(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_verdicts_are_counted_and_each_check_says_its_own() -> None:
-    series = series_of(document(slower=3))
+    run = document(slower=3)
+    series = series_of(run)
     assert value(series, of.FAILED, *TIMING) == 1
     assert value(series, of.FAILED, *OUTPUTS) == 0
     assert value(series, of.OUTCOME, *TIMING, "slower") == 1
     assert value(series, of.CHECKS, *ENGINE, "slower") == 1
-    assert value(series, of.CHECKS, *ENGINE, "pass") == 2
+    assert value(series, of.CHECKS, *ENGINE, "pass") == len(run["checks"]) - 1
     assert value(series, of.CHECKS, *ENGINE, "differs") == 0  # alerts need it before it happens
     assert value(series, of.FINDINGS, *TIMING, "error") == 1
     assert value(series, of.TIMESTAMP, *ENGINE) == 1795262400  # date -u -d 2026-11-21T12:00:00Z +%s
