@@ -22,6 +22,7 @@ ROOMS = (
     "suite",
     "doctor",
     "interchange",
+    "metrics",
 )
 
 # What the modules of a room may import from this package, besides the leaves.
@@ -34,6 +35,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "metrics": {"metrics", "reporting", *LEAVES},
     "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
@@ -42,6 +44,8 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
+    "prometheus_client": {"metrics/exposition.py", "metrics/gateway.py", "preflight.py"},
+    "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
