@@ -17,7 +17,7 @@ from pytest_trtgray.files import from_here
 from pytest_trtgray.findings import Finding, counted, errors, failure_message, listing
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
-from pytest_trtgray.reporting.details import structure_details, timing_details
+from pytest_trtgray.reporting.details import structure_details, timing_details, top_layers
 from pytest_trtgray.structure.diff import describe, diff
 from pytest_trtgray.structure.optimisation import advice_on_layers
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
@@ -93,6 +93,7 @@ class BaselineCheck:
                 findings=self._advice(profile),
                 details=lambda: timing_details(profile),
                 total_us=profile.total_us,
+                top_layers=top_layers(profile),
             )
             return None
         if stored is None:
@@ -136,6 +137,7 @@ class BaselineCheck:
             _structural_changes(contest),
             accept="",
             details=lambda: {**timing_details(contest.new, verdict), "against": contest.old.engine.name},
+            top_layers=top_layers(contest.new, verdict),
             total_us=contest.new.total_us,
             change=engine.change,
             low=engine.low,
@@ -305,6 +307,7 @@ class BaselineCheck:
             lambda: _slower_message(self._engine, verdict),
             anomalies,
             details=lambda: timing_details(profile, verdict, baseline, further),
+            top_layers=top_layers(profile, verdict),
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,

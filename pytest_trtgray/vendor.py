@@ -14,6 +14,7 @@ _INSTALL = {
     "tensorrt_rtx": "pip install 'pytest-trtgray[rtx]'",
     "pycuda": "pip install 'pytest-trtgray[gpu]'",
     "prometheus_client": "pip install 'pytest-trtgray[metrics]'",
+    "torch": "pip install 'pytest-trtgray[torch]'",
     "sklearn": "pip install 'pytest-trtgray[anomalies]'",
 }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.engines.profiles import requested
+from pytest_trtgray.progress import PROGRESS
 from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.exclusive import alone_on
@@ -131,9 +133,13 @@ def measure_run(engine: Engine, feed: Feed, plan: Plan, *, context: dict[str, st
 def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "") -> list[SessionResult]:
     """The sessions of a plan, one after the other, while no other timing test uses the device."""
     engine.require_runnable()
-    with alone_on(engine.info.device) as waited_in_vain:
+    results = []
+    with PROGRESS.work(f"timing {engine.info.name}") as tell, alone_on(engine.info.device) as waited_in_vain:
         why = disturbed or waited_in_vain
-        return [_one_session(engine, feed, plan, why) for _ in range(plan.sessions)]
+        for number in range(plan.sessions):
+            tell(number + 1, plan.sessions, "session")  # before it: nothing is written while a session measures
+            results.append(_one_session(engine, feed, plan, why))
+    return results
 
 
 def measure_pairs(
@@ -154,8 +160,10 @@ def measure_pairs(
     """
     one = replace(plan, sessions=1)
     results: dict[int, list[SessionResult]] = {0: [], 1: []}
-    with alone_on(new.info.device) as waited_in_vain:
+    work = PROGRESS.work(f"timing {new.info.name} against {old.info.name}")
+    with work as tell, alone_on(new.info.device) as waited_in_vain:
         for pair in range(pairs):
+            tell(pair + 1, pairs, "pair")
             for which in (0, 1) if pair % 2 == 0 else (1, 0):
                 why = disturbed or waited_in_vain
                 results[which].append(_one_session((old, new)[which], feed, one, why))
@@ -179,14 +187,14 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
     with engine.timing_context(feed, profiled=False, options=plan.options) as plain:
         plain.run()
         cold_start_us = (time.perf_counter() - started) * 1e6
-        steady_us = _warm_up(plain)
-        count = plan.iterations or _affordable(steady_us)
+        steady_us = warm_up(plain)
+        count = plan.iterations or affordable(steady_us)
         latency = [plain.run() for _ in range(count)]
         busy = telemetry.read(device, family=family)
         transfers = [moved for _ in range(TRANSFERS) if (moved := plain.transfers()) is not None]
     with engine.timing_context(feed, profiled=True, options=plan.options) as profiled:
         profiled.run()
-        _warm_up(profiled)
+        warm_up(profiled)
         for _ in range(count):
             profiled.run()
         times = profiled.layer_times()[-count:]
@@ -238,7 +246,7 @@ def first_calls(
         return FirstCalls((), FirstCallRun(0.0, (), ()), method)
     device = engine.info.device
     found = []
-    with alone_on(device) as waited_in_vain:
+    with PROGRESS.work(f"first calls of {engine.info.name}"), alone_on(device) as waited_in_vain:
         before = telemetry.read(device)
         started = time.perf_counter()
         with engine.timing_context(feeds[0], profiled=False, options=options) as switched:
@@ -275,7 +283,15 @@ def _bind_and_run(context: TimingContext, feed: Feed) -> float:
     return (time.perf_counter() - started) * 1e6
 
 
-def _warm_up(context: TimingContext) -> float:
+class Repeatable(Protocol):
+    """What can be run again and again; each run gives its time in microseconds."""
+
+    def run(self) -> float:
+        """Once."""
+        ...
+
+
+def warm_up(context: Repeatable) -> float:
     """Run until two blocks in a row agree; returns the median of the last block, microseconds."""
     started = time.perf_counter()
     previous = float("inf")
@@ -294,7 +310,8 @@ def _warm_up(context: TimingContext) -> float:
         previous = median
 
 
-def _affordable(steady_us: float) -> int:
+def affordable(steady_us: float) -> int:
+    """Iterations of a session, from the time of one in microseconds."""
     fitting = int(SESSION_BUDGET_S * 1e6 / max(steady_us, 1.0))
     return max(MIN_ITERATIONS, min(DEFAULT_ITERATIONS, fitting))
 

@@ -22,11 +22,12 @@ ROOMS = (
     "suite",
     "doctor",
     "interchange",
+    "metrics",
     "serving",
 )
 
-# What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
-LEAVES = {"errors", "files", "findings", "vendor"}
+# What the modules of a room may import from this package, besides the leaves.
+LEAVES = {"errors", "files", "findings", "progress", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
@@ -35,6 +36,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "metrics": {"metrics", "reporting", *LEAVES},
     "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
     "serving": {"serving", "timing", "baselines", "engines", *LEAVES},
 }
@@ -44,7 +46,14 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
-    "prometheus_client": {"serving/metrics.py", "serving/requests.py"},
+    "prometheus_client": {
+        "metrics/exposition.py",
+        "metrics/gateway.py",
+        "preflight.py",
+        "serving/metrics.py",
+        "serving/requests.py",
+    },
+    "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
