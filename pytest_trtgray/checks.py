@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from pytest_trtgray.baselines.identity import first_calls_key, timing_key
+from pytest_trtgray.baselines.identity import first_calls_key, identity_of, timing_key
 from pytest_trtgray.baselines.store import damaged
 from pytest_trtgray.errors import BaselineError
 from pytest_trtgray.files import from_here
@@ -91,7 +91,7 @@ class BaselineCheck:
                 summary=_milliseconds(profile.total_us),
                 disturbed=profile.run.disturbed,
                 findings=self._advice(profile),
-                details=lambda: timing_details(profile),
+                details=lambda: {**timing_details(profile), "identity": dict(identity)},
                 total_us=profile.total_us,
             )
             return None
@@ -110,7 +110,7 @@ class BaselineCheck:
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, baseline, (*oddities, *self._advice(profile)))
+        self._conclude_timing(profile, verdict, baseline, identity, (*oddities, *self._advice(profile)))
         return verdict
 
     def against(self, contest: Contest) -> None:
@@ -130,7 +130,11 @@ class BaselineCheck:
             lambda: _slower_message(self._engine, verdict),
             _structural_changes(contest),
             accept="",
-            details=lambda: {**timing_details(contest.new, verdict), "against": contest.old.engine.name},
+            details=lambda: {
+                **timing_details(contest.new, verdict),
+                "against": contest.old.engine.name,
+                "identity": identity_of(self._engine, "timing"),
+            },
             total_us=contest.new.total_us,
             change=engine.change,
             low=engine.low,
@@ -283,7 +287,12 @@ class BaselineCheck:
         self._report(kind, "recorded", summary, findings, **numbers)
 
     def _conclude_timing(
-        self, profile: Profile, verdict: Verdict, baseline: Baseline, anomalies: tuple[Finding, ...]
+        self,
+        profile: Profile,
+        verdict: Verdict,
+        baseline: Baseline,
+        identity: Mapping[str, str],
+        anomalies: tuple[Finding, ...],
     ) -> None:
         __tracebackhide__ = True
         change = verdict.engine.change
@@ -294,7 +303,7 @@ class BaselineCheck:
             f"{counted(verdict.sessions, 'session')}",
             lambda: _slower_message(self._engine, verdict),
             anomalies,
-            details=lambda: timing_details(profile, verdict, baseline),
+            details=lambda: {**timing_details(profile, verdict, baseline), "identity": dict(identity)},
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,
