@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.history.command import add_to as add_history
 
 if TYPE_CHECKING:
     from pytest_trtgray.feeds import Feed
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("files", nargs="+", metavar="RUN.json", help="several are shown side by side")
     report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
     report.set_defaults(action=_report)
+    add_history(commands)
     return parser
 
 
