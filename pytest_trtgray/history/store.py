@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.history.database import Database
 from pytest_trtgray.history.migrating import ensure_current
-from pytest_trtgray.history.rows import RunRows, digest_of
+from pytest_trtgray.history.rows import RunRows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -127,14 +128,16 @@ class History:
                 return False
             # in one order, so that two writers never wait for each other
             series = _ids(connection, schema.series, {check.series["digest"]: check.series for check in rows.checks})
-            keys = {layer.key for check in rows.checks for layer in check.layers}
-            layers = _ids(connection, schema.layers, {(digest := digest_of(key)): _layer(digest, key) for key in keys})
-            with connection.begin_nested() as point:
-                try:
+            digests = {layer.key: _digest(layer.key) for check in rows.checks for layer in check.layers}
+            known_layers = _ids(
+                connection, schema.layers, {each: {"digest": each, "key": key} for key, each in digests.items()}
+            )
+            layers = {key: known_layers[digest] for key, digest in digests.items()}
+            try:
+                with connection.begin_nested():
                     run_id = connection.execute(schema.runs.insert().values(rows.run)).inserted_primary_key[0]
-                except _integrity_error():
-                    point.rollback()  # another process has added the same run meanwhile
-                    return False
+            except _integrity_error():
+                return False  # another process has added the same run meanwhile
             for check in rows.checks:
                 _add_check(connection, run_id, check, series, layers)
             _insert(connection, schema.log_records, ({"run_id": run_id, **row} for row in rows.log))
@@ -310,8 +313,8 @@ def _integrity_error() -> type[Exception]:
     return IntegrityError
 
 
-def _layer(digest: str, key: str) -> dict[str, Any]:
-    return {"digest": digest, "key": key}
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _ids(connection: Connection, table: Table, wanted: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -319,12 +322,11 @@ def _ids(connection: Connection, table: Table, wanted: dict[str, dict[str, Any]]
     found = _known(connection, table, list(wanted))
     missing = [wanted[digest] for digest in sorted(wanted) if digest not in found]
     if missing:
-        with connection.begin_nested() as point:
-            try:
+        try:
+            with connection.begin_nested():
                 connection.execute(table.insert(), missing)
-            except _integrity_error():
-                point.rollback()  # another writer has added some of them: now they are known
-                return _ids(connection, table, wanted)
+        except _integrity_error():
+            return _ids(connection, table, wanted)  # another writer has added some of them: now they are known
         found |= _known(connection, table, [row["digest"] for row in missing])
     return found
 
@@ -350,7 +352,7 @@ def _add_check(
     times = (
         {
             "check_id": check_id,
-            "layer_id": layers[digest_of(layer.key)],
+            "layer_id": layers[layer.key],
             "series_id": series_id,
             "us": layer.us,
             "outcome": layer.outcome,
