@@ -2,8 +2,8 @@
 
     python benchmarks/history.py [RUNS [LAYERS]]
 
-By default 10,000 runs of 200 layers go into a SQLite file in a temporary folder, and 1,000 into a PostgreSQL server that
-is started for it, where Debian's packages are installed.
+By default 10,000 runs of 200 layers go into a SQLite file in a temporary folder, and 1,000 into a PostgreSQL server
+that is started for it, where Debian's packages are installed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/history.db"
         costs("SQLite", url, runs, layers)
-        print(f"file: {os.path.getsize(f'{folder}/history.db') / 2**20:.0f} MiB")
+        print(f"file: {(Path(folder) / 'history.db').stat().st_size / 2**20:.0f} MiB")
     if postgres.missing():
         print(f"PostgreSQL: {postgres.missing()}")
     else:
@@ -66,7 +66,8 @@ def costs(name: str, url: str, runs: int, layers: int) -> None:
     print(f"\n{name}: {runs} runs of {layers} layers")
     print(
         f"  insert a run               median {statistics.median(took):6.1f} ms, mean {statistics.mean(took):6.1f}, "
-        f"p99 {took[int(0.99 * runs)]:6.1f}; CPU {statistics.mean(cpu):.1f}"
+        f"p99 {took[int(0.99 * runs)]:6.1f}; CPU {statistics.mean(cpu):.1f}; "
+        f"{os.getloadavg()[0]:.0f} processes ran on {os.cpu_count()} cores"
     )
     (series,) = history.series()
     for what, ask in (
@@ -74,18 +75,18 @@ def costs(name: str, url: str, runs: int, layers: int) -> None:
         ("changes of a layer, all", lambda: find_shifts(trends_of(history, series, layer=layer_key(7)))),
         ("newest 20 runs", lambda: history.runs()),
     ):
-        seconds, found = timed(ask)
-        print(f"  {what:<26} {seconds:6.2f} s, {len(found)} found")
+        seconds, cpu_s, found = timed(ask)
+        print(f"  {what:<26} {seconds:6.2f} s, CPU {cpu_s:5.2f} s, {len(found)} found", flush=True)
     writers(name, url)
 
 
-def timed(ask: Callable[[], Any]) -> tuple[float, Any]:
-    best, found = float("inf"), None
+def timed(ask: Callable[[], Any]) -> tuple[float, float, Any]:
+    best, found = (float("inf"), float("inf")), None
     for _ in range(3):
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         found = ask()
-        best = min(best, time.perf_counter() - start)
-    return best, found
+        best = min(best, (time.perf_counter() - start, time.process_time() - start_cpu))
+    return *best, found
 
 
 def writers(name: str, url: str) -> None:
@@ -96,7 +97,10 @@ def writers(name: str, url: str) -> None:
         added = sum(pool.map(write_some, [(url, number, each) for number in range(WRITERS)]))
     seconds = time.perf_counter() - start
     now = len(History(Database(url)).runs(limit=10**9))
-    print(f"  {WRITERS} writers at once        {WRITERS * each} runs, {added} added, {now - before} there, {seconds:.1f} s")
+    print(
+        f"  {WRITERS} writers at once         {WRITERS * each} runs, {added} added, {now - before} there, "
+        f"{seconds:.1f} s"
+    )
 
 
 def write_some(job: tuple[str, int, int]) -> int:

@@ -223,7 +223,9 @@ def _history(url: str | None, here: Path) -> str:
         return ""
     if not re.match(r"[A-Za-z][\w+.-]*://", url):
         raise OptionError(
-            "--trt-history", "is no database URL", "Write sqlite:///history.db, or postgresql://USER:PASSWORD@HOST/NAME."
+            "--trt-history",
+            "is no database URL",
+            "Write sqlite:///history.db, or postgresql://USER:PASSWORD@HOST/NAME.",
         )
     scheme, slashes, path = url.partition(":///")
     if slashes and scheme.startswith("sqlite") and path and not path.startswith(("file:", ":memory:", "?")):

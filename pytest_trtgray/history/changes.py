@@ -1,16 +1,16 @@
 """Change points of one series: since when a value is another one.
 
-E-divisive (Matteson and James 2014, arXiv:1306.4933) with the t-test, windows and merging of Hunter (Fleming et al. 2023,
-doi:10.1145/3578244.3583719), which became Apache Otava. Own code, and why:
+E-divisive (Matteson and James 2014, arXiv:1306.4933) with the t-test, windows and merging of Hunter (Fleming et al.
+2023, doi:10.1145/3578244.3583719), which became Apache Otava. Own code, and why:
 
 - ``apache-otava`` 0.8 is well kept (Apache-2.0), but an application: it pins numpy to 2.2, scipy below 1.17, and brings
-  clients of BigQuery and Slack with it, beside which nobody's TensorRT environment resolves.
+  clients of BigQuery and Slack with it: too much beside a TensorRT environment of any age.
 - ``signal-processing-algorithms`` 2.1 (MongoDB, Apache-2.0) runs on Python 3.11 with numpy 1 only.
 - ``ruptures`` 1.1 (BSD-2) is well kept and light, but has neither E-divisive nor a test of significance; what would be
   left of it is an ``argmax``, in a loop of Python.
 
-Three things differ from Otava, each since the noise of GPU runs is known: p-values count how many places and series were
-looked at; outliers are clipped; runs that resemble their neighbours (a day's temperature) count as fewer.
+Three things differ from Otava, each since the noise of GPU runs is known: p-values count how many places and series
+were looked at; outliers are clipped; runs that resemble their neighbours (a day's temperature) count as fewer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def find_changes(values: Sequence[float] | Floats, *, min_change: float, alpha: 
     """
     series = np.asarray(values, np.float64)
     series = series - np.median(series) if len(series) else series
-    points = sorted(_candidates(series, alpha * _FIRST_PASS))
+    points = sorted(_candidates(series, alpha * _FIRST_PASS, min_change))
     while points:
         found = [_change(series, *bounds) for bounds in _bounds(points, len(series))]
         # one that goes changes its neighbours' means: the weakest first
@@ -100,9 +100,7 @@ def energy(values: Floats) -> Floats:
     at = np.arange(2, size - 1)
     left, right = at.astype(np.float64), (size - at).astype(np.float64)
     across = within_left[size] - within_left[at] - within_right[at]
-    found[at] = (2.0 / size) * (
-        across - right / (left - 1) * within_left[at] - left / (right - 1) * within_right[at]
-    )
+    found[at] = (2.0 / size) * (across - right / (left - 1) * within_left[at] - left / (right - 1) * within_right[at])
     return found
 
 
@@ -119,13 +117,23 @@ def _distances_to_earlier(values: Floats) -> Floats:
     return np.concatenate((_distances_to_earlier(values[:middle]), _distances_to_earlier(later) + across))
 
 
-def _candidates(series: Floats, alpha: float) -> set[int]:
+def _candidates(series: Floats, alpha: float, min_change: float) -> set[int]:
     size = len(series)
     windows = {(0, size), *((start, min(start + WINDOW, size)) for start in range(0, size, WINDOW // 2))}
     found: set[int] = set()
     for start, stop in windows:
-        found |= {start + point for point in _divide(series[start:stop], size, alpha)}
+        # most are quiet, and this is seen sooner than any statistic
+        if _largest_difference(series[start:stop]) >= min_change / 2:
+            found |= {start + point for point in _divide(series[start:stop], size, alpha)}
     return _spaced(series, found)
+
+
+def _largest_difference(series: Floats) -> float:
+    """Between the means before and after any place."""
+    size = len(series)
+    at = np.arange(MIN_SIDE, size - MIN_SIDE + 1)
+    sums = np.cumsum(series)
+    return float(np.abs(sums[at - 1] / at - (sums[-1] - sums[at - 1]) / (size - at)).max()) if len(at) else 0.0
 
 
 def _divide(series: Floats, looked_at: int, alpha: float) -> list[int]:
@@ -193,7 +201,7 @@ def _clipped(before: Floats, after: Floats) -> tuple[Floats, Floats]:
 
 
 def _p_value(before: Floats, after: Floats, looked_at: int) -> float:
-    """Of Student's t-test on clipped values, times the number of places; neighbours that resemble each other count less.
+    """Of Student's t-test on clipped values, times the number of places; neighbours that are alike count less.
 
     A mean of n values with correlation r from one to the next has the variance of n (1 - r) / (1 + r) independent ones.
     """

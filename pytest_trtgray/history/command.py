@@ -157,7 +157,9 @@ def _print_changes(trends: Sequence[Trend], shifts: Sequence[Shift]) -> None:
         by_place.setdefault(shift.commits, []).append(shift)
     for commits, together in by_place.items():
         print(f"  {commits}  (since {together[0].since:%Y-%m-%d %H:%M} UTC)")
-        for shift in sorted(together, key=lambda shift: (bool(shift.trend.layer), -abs(shift.after_us - shift.before_us))):
+        for shift in sorted(
+            together, key=lambda shift: (bool(shift.trend.layer), -abs(shift.after_us - shift.before_us))
+        ):
             name = shift.trend.layer or "(engine)"
             print(f"    {shift.change:+7.1%}  {shift.before_us:.1f} -> {shift.after_us:.1f} us  {name}")
         for said in dict.fromkeys(said for shift in together for said in shift.beside):

@@ -69,7 +69,9 @@ class Database:
         name = self._url.database or ""
         if self.dialect == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:"):
             if not Path(name).exists():
-                raise HistoryError(name, "no such history", "Write one with pytest --trt-history, or name it with --db.")
+                raise HistoryError(
+                    name, "no such history", "Write one with pytest --trt-history, or name it with --db."
+                )
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:

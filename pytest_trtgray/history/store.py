@@ -135,7 +135,7 @@ class History:
             layers = {key: known_layers[digest] for key, digest in digests.items()}
             try:
                 with connection.begin_nested():
-                    run_id = connection.execute(schema.runs.insert().values(rows.run)).inserted_primary_key[0]
+                    run_id = _insert_one(connection, schema.runs, rows.run)
             except _integrity_error():
                 return False  # another process has added the same run meanwhile
             for check in rows.checks:
@@ -178,10 +178,10 @@ class History:
 
         from pytest_trtgray.history.schema import runs
 
-        count = func.count().label("count")
+        count = func.count().label("runs_there")
         asked = select(runs.c.branch, count).group_by(runs.c.branch).order_by(count.desc(), runs.c.branch)
         with self.database.reading() as connection:
-            return {row.branch: row.count for row in connection.execute(asked)}
+            return {row.branch: row.runs_there for row in connection.execute(asked)}
 
     def series(self, *, engine: str = "", kinds: Sequence[str] = ("timing",)) -> list[Series]:
         """All series that have times, by engine, the longest first."""
@@ -190,16 +190,20 @@ class History:
         from pytest_trtgray.history.schema import checks
         from pytest_trtgray.history.schema import series as table
 
-        count = func.count(checks.c.id).label("count")
+        count = func.count(checks.c.id).label("runs_there")
         counted = select(checks.c.series_id, count).where(checks.c.total_us.is_not(None))
         per_series = counted.group_by(checks.c.series_id).subquery()
-        asked = select(table, per_series.c.count).join(per_series, per_series.c.series_id == table.c.id)
-        asked = asked.where(table.c.kind.in_(kinds)).order_by(table.c.engine, per_series.c.count.desc(), table.c.id)
+        asked = select(table, per_series.c.runs_there).join(per_series, per_series.c.series_id == table.c.id)
+        asked = asked.where(table.c.kind.in_(kinds)).order_by(
+            table.c.engine, per_series.c.runs_there.desc(), table.c.id
+        )
         if engine:
             asked = asked.where(table.c.engine == engine)
         with self.database.reading() as connection:
             return [
-                Series(*(row._mapping[name] for name in Series.__dataclass_fields__ if name != "runs"), runs=row.count)
+                Series(
+                    *(row._mapping[name] for name in Series.__dataclass_fields__ if name != "runs"), runs=row.runs_there
+                )
                 for row in connection.execute(asked)
             ]
 
@@ -256,7 +260,7 @@ class History:
             return [
                 tuple(row)
                 for layer_id in layer_ids
-                for row in connection.execute(asked.where(times.c.layer_id == layer_id))
+                for row in connection.execute(asked.where(times.c.layer_id == layer_id)).all()
             ]
 
     def times_of_checks(self, check_ids: Sequence[int]) -> list[tuple[int, int, float]]:
@@ -270,7 +274,7 @@ class History:
             return [
                 tuple(row)
                 for ids in _chunks(check_ids)
-                for row in connection.execute(asked.where(times.c.check_id.in_(ids)))
+                for row in connection.execute(asked.where(times.c.check_id.in_(ids))).all()
             ]
 
     def prune(
@@ -348,7 +352,7 @@ def _add_check(
 
     series_id = series[rows.series["digest"]]
     values = {**rows.check, "run_id": run_id, "series_id": series_id}
-    check_id = connection.execute(schema.checks.insert().values(values)).inserted_primary_key[0]
+    check_id = _insert_one(connection, schema.checks, values)
     times = (
         {
             "check_id": check_id,
@@ -362,6 +366,12 @@ def _add_check(
     _insert(connection, schema.layer_times, times)
     _insert(connection, schema.outputs, ({"check_id": check_id, **row} for row in rows.outputs))
     _insert(connection, schema.findings, ({"check_id": check_id, **row} for row in rows.findings))
+
+
+def _insert_one(connection: Connection, table: Table, row: dict[str, Any]) -> int:
+    """Its id."""
+    inserted = connection.execute(table.insert().values(row)).inserted_primary_key
+    return int(inserted[0]) if inserted else 0
 
 
 def _insert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:

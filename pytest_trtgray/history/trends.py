@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_trtgray.errors import NotApplicableError
 from pytest_trtgray.findings import Finding
@@ -21,8 +22,9 @@ from pytest_trtgray.history.store import History, Series, TimedRun
 
 ALPHA = 0.01
 """Chance that a series of an engine with all its layers shows a change where there is none; half for either."""
-REFERENCE_LAYERS = 31
+REFERENCE_LAYERS = 15
 """So many other layers say what a job's layers have in common, where only one layer is asked for."""
+Ids = NDArray[np.int64]
 _NEIGHBOURS = 5
 _CLOCK_SHARE, _CLOCK_WEIGHT = 0.7, (0.005 / 0.25) ** 2  # as the timing gate's: what a clock explains a priori
 _CLOCK_STEP = 0.01
@@ -220,23 +222,30 @@ def _layer_named(keys: Sequence[str] | dict[str, int], part: str) -> str:
         return part
     if len(found) != 1:
         some = ", ".join(found[:5]) or "none"
-        raise NotApplicableError(f"--layer {part}", f"{len(found)} layers of the newest run have that in their name: {some}")
+        raise NotApplicableError(
+            f"--layer {part}", f"{len(found)} layers of the newest run have that in their name: {some}"
+        )
     return found[0]
 
 
 def _matrix(jobs: Sequence[Job], layer_ids: Sequence[int], rows: Sequence[tuple[int, int, float]]) -> Floats:
     """Log times, (jobs, layers); not a number where a job lacks a layer."""
-    row_of = {run.check_id: row for row, job in enumerate(jobs) for run in job.runs}
-    column_of = {layer: column for column, layer in enumerate(layer_ids)}
-    kept = [(row_of[check], column_of[layer], us) for layer, check, us in rows
-            if us > 0 and check in row_of and layer in column_of]  # fmt: skip
     sums, counts = np.zeros((2, len(jobs), len(layer_ids)))
-    if kept:
-        at = tuple(np.array(index) for index in list(zip(*kept, strict=True))[:2])
-        np.add.at(sums, at, np.log([us for *_, us in kept]))
-        np.add.at(counts, at, 1.0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums / np.where(counts, counts, np.nan))
+    if rows and layer_ids:
+        layer, check, us = (np.array(column) for column in zip(*rows, strict=True))
+        at, of_jobs = _places([(run.check_id, row) for row, job in enumerate(jobs) for run in job.runs], check)
+        column, of_layers = _places([(each, column) for column, each in enumerate(layer_ids)], layer)
+        kept = of_jobs & of_layers & (us > 0)
+        np.add.at(sums, (at[kept], column[kept]), np.log(us[kept]))
+        np.add.at(counts, (at[kept], column[kept]), 1.0)
+    return np.asarray(sums / np.where(counts, counts, np.nan))
+
+
+def _places(known: Sequence[tuple[int, int]], ids: Ids) -> tuple[Ids, NDArray[np.bool_]]:
+    """The place of each id, and whether it is known."""
+    keys, places = np.array(sorted(known)).T
+    at = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    return places[at], keys[at] == ids
 
 
 def _without_common(logs: Floats) -> Floats:
@@ -272,9 +281,7 @@ def _layer_trend(
     series: Series, key: str, jobs: tuple[Job, ...], logs: Floats, residuals: Floats, column: int
 ) -> Trend:
     there = np.flatnonzero(np.isfinite(residuals[:, column]))
-    return Trend(
-        series, key, tuple(jobs[row] for row in there), np.exp(logs[there, column]), residuals[there, column]
-    )
+    return Trend(series, key, tuple(jobs[row] for row in there), np.exp(logs[there, column]), residuals[there, column])
 
 
 def _shift(trend: Trend, change: Change, start: int, stop: int) -> Shift:

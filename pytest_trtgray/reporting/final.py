@@ -91,9 +91,7 @@ def _record_history(config: pytest.Config, settings: Settings, state: FinalState
     from pytest_trtgray.reporting.logs import recorded
 
     said = [(test.nodeid, each) for test in recorded(config) for each in test.records]
-    outcome = record(
-        settings.history, data, said, cache=settings.cache_dir, level=settings.history_log_level
-    )
+    outcome = record(settings.history, data, said, cache=settings.cache_dir, level=settings.history_log_level)
     state.remarks += outcome.remarks
     state.problems += outcome.problems
 

@@ -10,10 +10,10 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor")
+ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor", "history")
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
-LEAVES = {"errors", "files", "findings", "vendor"}
+LEAVES = {"errors", "files", "findings", "provenance", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
@@ -22,6 +22,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "history": {"history", "logs", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {
@@ -29,6 +30,18 @@ VENDORS = {
     "tensorrt_rtx": {"engines/building.py", "engines/flavour.py", "engines/tensorrt.py"},
     "polygraphy": {"engines/building.py"},
     "sklearn": {"timing/forest.py"},
+    "sqlalchemy": {
+        "history/database.py",
+        "history/migrating.py",
+        "history/migrations/versions/v0001_runs.py",
+        "history/schema.py",
+        "history/store.py",
+    },
+    "alembic": {
+        "history/migrating.py",
+        "history/migrations/env.py",
+        "history/migrations/versions/v0001_runs.py",
+    },
     # the doctor's probes are programs of their own, one a library
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},
@@ -56,7 +69,18 @@ VENDORS = {
     },
 }
 AT_START_UP = tuple(f"{name}.py" for name in ("__init__", "fixtures", "hookspec", "options", "plugin", "state"))
-HEAVY = {"numpy", "scipy", "onnx", "onnxruntime", "hypothesis", "polygraphy", "tensorrt", "ml_dtypes", "filelock"}
+HEAVY = {
+    "numpy",
+    "scipy",
+    "onnx",
+    "onnxruntime",
+    "hypothesis",
+    "polygraphy",
+    "tensorrt",
+    "ml_dtypes",
+    "filelock",
+    "sqlalchemy",
+}
 
 
 def modules() -> list[Path]:

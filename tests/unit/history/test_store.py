@@ -100,7 +100,12 @@ class TestAdding:
         assert (line.commit, line.branch, line.dirty, line.engines) == ("beef00", "main", True, ("bert",))
         assert line.outcomes == {"slower": 1, "pass": 2}
         (series,) = history.series()
-        assert (series.kind, series.device, series.shapes, series.runs) == ("timing", "NVIDIA H200", {"ids": [8, 128]}, 1)
+        assert (series.kind, series.device, series.shapes, series.runs) == (
+            "timing",
+            "NVIDIA H200",
+            {"ids": [8, 128]},
+            1,
+        )
         with history.database.reading() as connection:
             said_there = connection.exec_driver_sql("SELECT message FROM trtgray_log_records").scalar()
         assert said_there == "bad \\x00 node"

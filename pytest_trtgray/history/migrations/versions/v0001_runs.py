@@ -94,9 +94,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["layer_id"], ["trtgray_layers.id"], name="fk_trtgray_layer_times_layer_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "ix_trtgray_layer_times_series", "trtgray_layer_times", ["series_id", "layer_id", "check_id", "us"]
-    )
+    op.create_index("ix_trtgray_layer_times_series", "trtgray_layer_times", ["series_id", "layer_id", "check_id", "us"])
     op.create_table(
         "trtgray_outputs",
         *_owner("trtgray_outputs", "check_id"),
