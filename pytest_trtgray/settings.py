@@ -218,7 +218,7 @@ def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
 
 
 def _history(url: str | None, here: Path) -> str:
-    """The URL of the database; a file of SQLite is meant from where pytest was started. Never shown: see OptionError."""
+    """The URL of the database; a file of SQLite lies where pytest was started. No message may have its password."""
     if not url:
         return ""
     if not re.match(r"[A-Za-z][\w+.-]*://", url):

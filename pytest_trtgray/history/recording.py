@@ -87,6 +87,7 @@ def _kept(folder: Path, document: dict[str, Any], said: Sequence[tuple[str, Reco
     where = from_here(path)
     return Outcome(
         problems=(
-            f"{problem}\n  The run waits in {where}, for the next one with --trt-history; or: trtgray history add --db URL {where}",
+            f"{problem}\n  The run waits in {where}, for the next one with --trt-history; "
+            f"or: trtgray history add --db URL {where}",
         )
     )

@@ -201,9 +201,7 @@ class History:
             asked = asked.where(table.c.engine == engine)
         with self.database.reading() as connection:
             return [
-                Series(
-                    *(row._mapping[name] for name in Series.__dataclass_fields__ if name != "runs"), runs=row.runs_there
-                )
+                Series(*(row._mapping[column.name] for column in table.c if column.name != "digest"), row.runs_there)
                 for row in connection.execute(asked)
             ]
 

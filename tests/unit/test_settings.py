@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_history": None,
     "trt_log_level": "info",
     "trt_no_redaction": False,
 }
@@ -52,6 +53,7 @@ INI: dict[str, Any] = {
     "trt_identity": [],
     "trt_redact": [],
     "trt_rules": [],
+    "trt_history_log_level": "warning",
 }
 
 

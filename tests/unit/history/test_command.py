@@ -135,7 +135,7 @@ def test_names_in_html_are_escaped(filled: Path, capsys: Captured) -> None:
 
 def test_the_branch_with_most_runs_is_looked_at(filled: Path, capsys: Captured) -> None:
     for number, each in enumerate(World(layers=14, jobs=5, seed=1).documents()):
-        each["run"]["branch"] = "mine"
+        each["run"] |= {"branch": "mine", "job": f"mine-{number}"}
         (filled / f"mine{number}.json").write_bytes(dump_json(each))
     run(capsys, "add", *filled.glob("mine*.json"))
     _, out, err = run(capsys, "changes")

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trtgray.history.database import Database, HistoryError, without_password
+from pytest_trtgray.history.rows import rows_of
 from pytest_trtgray.history.store import History
+from tests.documents import document
 
 SECRET = "s3cr3t"
 
@@ -69,7 +71,7 @@ class TestRefusals:
 
         assert History(read_only).runs() == []
         with pytest.raises(HistoryError, match="readonly database\n  This account may not write there"):
-            History(read_only).prune(keep_runs=0, now=__import__("datetime").datetime(2026, 1, 1))
+            History(read_only).add(rows_of(document(2)))
 
     def test_of_a_missing_driver(self) -> None:
         with pytest.raises(HistoryError, match="has no driver here"):

@@ -235,7 +235,8 @@ class TestSeries:
         if history.database.dialect == "sqlite":
             with history.database.reading() as connection:
                 plan = connection.exec_driver_sql(
-                    "EXPLAIN QUERY PLAN SELECT check_id, us FROM trtgray_layer_times WHERE series_id = 1 AND layer_id = 1"
+                    "EXPLAIN QUERY PLAN SELECT check_id, us FROM trtgray_layer_times "
+                    "WHERE series_id = 1 AND layer_id = 1"
                 ).all()
             assert "COVERING INDEX ix_trtgray_layer_times_series" in str(plan)
 

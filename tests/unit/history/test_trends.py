@@ -103,7 +103,7 @@ class TestTrends:
         _, alone = trends_of(sqlite, series, layer="layer.0/attention/part4/")
 
         assert np.array_equal(alone.us, layer.us)
-        assert alone.residuals == pytest.approx(layer.residuals)
+        assert alone.residuals == pytest.approx(layer.residuals, abs=0.004)  # of fewer others
 
     @pytest.mark.parametrize(("part", "count"), [("part", 20), ("nothing", 0)])
     def test_a_layer_must_be_one(self, sqlite: History, part: str, count: int) -> None:
