@@ -67,11 +67,9 @@ class Database:
             HistoryError: there is no file.
         """
         name = self._url.database or ""
-        if self.dialect == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:"):
-            if not Path(name).exists():
-                raise HistoryError(
-                    name, "no such history", "Write one with pytest --trt-history, or name it with --db."
-                )
+        is_file = self.dialect == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:")
+        if is_file and not Path(name).exists():
+            raise HistoryError(name, "no such history", "Write one with pytest --trt-history, or name it with --db.")
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -199,9 +199,10 @@ class History:
         )
         if engine:
             asked = asked.where(table.c.engine == engine)
+        columns = [column for column in table.c if column.name != "digest"]
         with self.database.reading() as connection:
             return [
-                Series(*(row._mapping[column.name] for column in table.c if column.name != "digest"), row.runs_there)
+                Series(**{column.name: row._mapping[column.name] for column in columns}, runs=row.runs_there)
                 for row in connection.execute(asked)
             ]
 
