@@ -212,7 +212,8 @@ def _branch(history: History, arguments: argparse.Namespace) -> str | None:
         return None
     branch, count = next(iter(branches.items()))
     print(
-        f"trtgray: branch {branch or '(unknown)'}, {count} of {sum(branches.values())} runs; see --branch, --all-branches",
+        f"trtgray: branch {branch or '(unknown)'}, {count} of {sum(branches.values())} runs; "
+        "see --branch, --all-branches",
         file=sys.stderr,
     )
     return branch
