@@ -106,8 +106,7 @@ def run_stage(path: Path, stage: str) -> int:
     elif stage == "all events":
         reader, count = EventReader(), 0
         for header, line, texts in batches(path):
-            for number, text in enumerate(texts, line):
-                count += len(reader.read(text, header.severity, number))
+            count += sum(1 for _ in reader.read_all(texts, header.severity, line))
         result = f"{count} events"
     else:
         result = f"{sum(1 for _ in read_records(path))} records"

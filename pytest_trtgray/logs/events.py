@@ -12,7 +12,7 @@ from pytest_trtgray.logs.numbers import whole
 from pytest_trtgray.logs.phases import phase_of
 from pytest_trtgray.logs.records import LogSeverity, Record
 from pytest_trtgray.logs.reports import ProfileTable, is_section, layers, old_summary, onnx_header, summary
-from pytest_trtgray.logs.statements import STATEMENTS, VERBOSE_STATEMENTS, Statement
+from pytest_trtgray.logs.statements import STATEMENTS, VERBOSE_STATEMENTS, Statement, may_state
 from pytest_trtgray.logs.tuning import Found, Tuning
 from pytest_trtgray.logs.versions import of_banner
 
@@ -60,6 +60,20 @@ _CHATTER = (
     "        ",  # dimensions and
     "    Input ",  # tensors of the graph that TensorRT for RTX lists
     "    Output ",
+    "ACTIVATION ",  # and a name: the layers that TensorRT 8 to 10 lists
+    "CONCATENATION ",
+    "CONSTANT ",
+    "CONVOLUTION ",
+    "ELEMENTWISE ",
+    "GATHER ",
+    "IDENTITY ",
+    "MATRIX_MULTIPLY ",
+    "NORMALIZATION ",
+    "POOLING ",
+    "REDUCE ",
+    "SHUFFLE ",
+    "SOFTMAX ",
+    "UNARY ",
 )
 
 _BANNER = re.compile(
@@ -154,6 +168,14 @@ class EventReader:
             return (Event(kind, fields, line, severity),)
         return [Event(kind, fields, line, severity) for kind, fields in found]
 
+    def read_all(self, texts: Iterable[str], severity: LogSeverity, line: int) -> Iterator[Event]:
+        """:meth:`read` for messages of one line each, from this line on."""
+        chatter = self._by_start if severity == "verbose" else {}
+        for number, text in enumerate(texts, line):
+            if self._open is None and chatter.get(text[:_KEY], self) is None:
+                continue
+            yield from self.read(text, severity, number)
+
     def _more(self, text: str) -> Event | None:
         begun = self._open
         more = self._continue(text)
@@ -190,7 +212,8 @@ class EventReader:
             return self._tuning.unfit(text)
         if "rror" in text:
             return self._any(text)
-        return _stated(text, VERBOSE_STATEMENTS) or (self._reports(text) if text[:1] in _REPORTED else _NONE)
+        found = _stated(text, VERBOSE_STATEMENTS) if may_state(text) else _NONE
+        return found or (self._reports(text) if text[:1] in _REPORTED else _NONE)
 
     def _any(self, text: str) -> Found:
         """Messages that their first characters do not tell."""

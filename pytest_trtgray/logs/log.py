@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -162,13 +162,10 @@ def read(source: str | Path | BinaryIO) -> Log:
     for header, first, texts in batches(source):
         severity = header.severity
         producers[header.producer] += len(texts)
-        for line, text in enumerate(texts, first):
-            if kept.takes_all or severity in PROBLEMS:
-                kept.message(header, line, text, reader.phase)
-            for event in reader.read(text, severity, line):
-                kept.event(event)
-                if event.kind in TELLING:
-                    identity.event(event)
+        for event in reader.read_all(kept.messages(header, first, texts, reader), severity, first):
+            kept.event(event)
+            if event.kind in TELLING:
+                identity.event(event)
     for event in reader.close():
         kept.event(event)
     producer = _main_producer(producers)
@@ -207,7 +204,19 @@ class _Kept:
         self._records = {True: MAX_KEPT_RECORDS, False: MAX_KEPT_RECORDS}
         self._bytes = {True: MAX_KEPT_BYTES, False: MAX_KEPT_BYTES}
 
-    def message(self, header: Header, line: int, text: str, phase: str) -> None:
+    def messages(self, header: Header, first: int, texts: list[str], reader: EventReader) -> Iterable[str]:
+        """The messages, kept as they are read one after the other; each is kept with the phase before it."""
+        if self.takes_all or header.severity in PROBLEMS:
+            return self._as_read(header, first, texts, reader)
+        return texts
+
+    def _as_read(self, header: Header, first: int, texts: list[str], reader: EventReader) -> Iterator[str]:
+        for line, text in enumerate(texts, first):
+            if self.takes_all or header.severity in PROBLEMS:
+                self._message(header, line, text, reader.phase)
+            yield text
+
+    def _message(self, header: Header, line: int, text: str, phase: str) -> None:
         problem = header.severity in PROBLEMS
         self._records[problem] -= 1
         self._bytes[problem] -= len(text)

@@ -112,9 +112,23 @@ class _Assembler:
         if end < len(block):
             end = block.find("\n", end)
             end = end if end >= 0 else len(block)
-        pieces = block[start + len(header.prefix) : end].split(separator)
-        # The last piece goes on to the end, whatever prefix it has there.
-        last, _, rest = pieces.pop().partition("\n")
+        text = block[start + len(header.prefix) : end]
+        pieces = text.split(separator)
+        is_plain = "\x1b" not in text and "\r" not in text and not self._splices.may_be_inside(text)
+        if is_plain and text.count("\n") < len(pieces):
+            last, rest = pieces.pop(), ""
+            yield from self._plain(header, pieces)
+        else:
+            # The last piece goes on to the end, whatever prefix it has there.
+            last, _, rest = pieces.pop().partition("\n")
+            yield from self._mixed(header, pieces)
+        yield from self._take(header.prefix + last)
+        begun = end - len(rest) if rest else end + 1
+        self._window = min(4 * self._window, _MAX_WINDOW) if not rest else max(2 * (begun - start), _MIN_WINDOW)
+        return begun
+
+    def _mixed(self, header: Header, pieces: Iterable[str]) -> Iterator[Batch]:
+        """Messages of which some have several lines, colours, or parts of others."""
         inside = self._splices.inside
         plain: list[str] = []
         for piece in pieces:
@@ -126,10 +140,6 @@ class _Assembler:
             for line in (header.prefix + piece).split("\n"):
                 yield from self._take(line)
         yield from self._plain(header, plain)
-        yield from self._take(header.prefix + last)
-        begun = end - len(rest) if rest else end + 1
-        self._window = min(4 * self._window, _MAX_WINDOW) if not rest else max(2 * (begun - start), _MIN_WINDOW)
-        return begun
 
     def _plain(self, header: Header, texts: list[str]) -> Iterator[Batch]:
         if texts:

@@ -47,6 +47,10 @@ class Splices:
         """Whether a message of one line may hold another."""
         return _MARK in text or (bool(self._heads) and _CLOSED.match(text) is not None)
 
+    def may_be_inside(self, texts: str) -> bool:
+        """Whether any of the messages in a text may hold another."""
+        return bool(self._heads) or _MARK in texts
+
     def concerns(self, line: str) -> bool:
         """Whether a line without a whole prefix may be the rest of an earlier one, or hold one."""
         return bool(self._heads) or _MARK in line

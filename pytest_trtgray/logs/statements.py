@@ -505,3 +505,28 @@ _OF_VERBOSE = frozenset(
 )
 VERBOSE_STATEMENTS = tuple(statement for statement in STATEMENTS if statement.kind in _OF_VERBOSE)
 """Those that builders make in verbose messages, which are so many that the others are not sought in them."""
+_SIGNS = (
+    *(
+        " layers",
+        "Fusing ",
+        "layer type of ",
+        "optimization profile",
+        "Parse time:",
+        "sec",
+        "econds",
+        "Graph optimization time",
+    ),
+    *("Deserialization required", "[MemUsage", "emory", "Runner scratch", "ersistent: ", "Skipping tactic"),
+    *("iming cache", "ensor scales", "layernorm", "engine plan file", "cast down to", "clamped", "Calibrator is"),
+    *("CUDA lazy", "kLAYER_NAMES_ONLY", "older opsets", "A node named", "eprecat", "fall back to", "TensorRT"),
+    *("any implementation", "No supported formats", "has no runners", "lugin", "Loaded Module:", "libnvinfer"),
+    *("libtensorrt_rtx", "ExecutionProvider'", "compute capabilities", "legacy CPU-only mode"),
+)
+
+
+def may_state(verbose: str) -> bool:
+    """Whether a verbose message may state anything: most do not, and are told by fewer signs than statements."""
+    for sign in _SIGNS:  # noqa: SIM110 - any() takes twice as long, for most of the lines of a log
+        if sign in verbose:
+            return True
+    return False

@@ -10,7 +10,19 @@ import pytest
 import pytest_trtgray
 
 PACKAGE = Path(pytest_trtgray.__file__).parent
-ROOMS = ("engines", "timing", "accuracy", "structure", "logs", "baselines", "reporting", "suite", "doctor", "history")
+ROOMS = (
+    "engines",
+    "instruments",
+    "timing",
+    "accuracy",
+    "structure",
+    "logs",
+    "baselines",
+    "reporting",
+    "suite",
+    "doctor",
+    "history",
+)
 
 # What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
 LEAVES = {"errors", "files", "findings", "provenance", "vendor"}
@@ -57,7 +69,12 @@ VENDORS = {
         "checks.py",
         "gating.py",
         "hookspec.py",
-        "instruments.py",
+        "instruments/comparer.py",
+        "instruments/inputs.py",
+        "instruments/metamorphic.py",
+        "instruments/profiler.py",
+        "instruments/quantisation.py",
+        "instruments/structure.py",
         "options.py",
         "outcomes.py",
         "parallel.py",
