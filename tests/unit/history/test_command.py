@@ -142,7 +142,7 @@ def test_the_branch_with_most_runs_is_looked_at(filled: Path, capsys: Captured) 
     assert "branch main, 30 of 35 runs" in err
     assert "30 jobs" in run(capsys, "changes", "--layer-change=9", "--branch=main")[1]
     assert "5 jobs" in run(capsys, "changes", "--branch=mine")[1]
-    assert "35 jobs" in run(capsys, "changes", "--layer-change=9", "--engine-change=9", "--all-branches")[1]
+    assert "35 jobs" in run(capsys, "changes", "--layer-change=99", "--engine-change=99", "--all-branches")[1]
     assert WORLD.commit(18) in out
 
 
