@@ -17,13 +17,13 @@ from pytest_trtgray.files import from_here
 from pytest_trtgray.findings import Finding, counted, errors, failure_message, listing
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
-from pytest_trtgray.reporting.details import structure_details, timing_details
+from pytest_trtgray.reporting.details import structure_details, timing_details, top_layers
 from pytest_trtgray.structure.diff import describe, diff
 from pytest_trtgray.structure.optimisation import advice_on_layers
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.anomalies import find_overhead_anomalies
 from pytest_trtgray.timing.first_calls import FirstCalls, FirstCallsBaseline
-from pytest_trtgray.timing.gate import Baseline, Verdict, judge
+from pytest_trtgray.timing.gate import Baseline, Session, Verdict, judge
 from pytest_trtgray.timing.jitter import AGAIN, FirstCallsVerdict, judge_first_calls, remedy_for, repeats_compiling
 from pytest_trtgray.timing.samples import us_text
 from pytest_trtgray.timing.session import Plan, first_calls, measure_sessions
@@ -93,24 +93,30 @@ class BaselineCheck:
                 findings=self._advice(profile),
                 details=lambda: {**timing_details(profile), "identity": dict(identity)},
                 total_us=profile.total_us,
+                top_layers=top_layers(profile),
             )
             return None
         if stored is None:
             self._missing("timing", identity)
         baseline = self._parsed(identity, Baseline.from_dict, stored)
+        further: list[Session] = []
+
+        def second_look() -> list[Session]:
+            results = measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
+            further.extend(result.session for result in results)
+            return further
+
         verdict = judge(
             baseline,
             profile.run,
             false_alarm_rate=self._settings.false_alarm_rate,
             layer_tolerance=self._settings.layer_tolerance if tolerance is None else tolerance,
             engine_tolerance=self._settings.engine_tolerance,
-            more=lambda: [
-                result.session for result in measure_sessions(self._engine, feed, plan, disturbed=profile.run.disturbed)
-            ],
+            more=second_look,
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, baseline, identity, (*oddities, *self._advice(profile)))
+        self._conclude_timing(profile, verdict, baseline, identity, further, (*oddities, *self._advice(profile)))
         return verdict
 
     def against(self, contest: Contest) -> None:
@@ -135,6 +141,7 @@ class BaselineCheck:
                 "against": contest.old.engine.name,
                 "identity": identity_of(self._engine, "timing"),
             },
+            top_layers=top_layers(contest.new, verdict),
             total_us=contest.new.total_us,
             change=engine.change,
             low=engine.low,
@@ -292,6 +299,7 @@ class BaselineCheck:
         verdict: Verdict,
         baseline: Baseline,
         identity: Mapping[str, str],
+        further: Sequence[Session],
         anomalies: tuple[Finding, ...],
     ) -> None:
         __tracebackhide__ = True
@@ -303,7 +311,8 @@ class BaselineCheck:
             f"{counted(verdict.sessions, 'session')}",
             lambda: _slower_message(self._engine, verdict),
             anomalies,
-            details=lambda: {**timing_details(profile, verdict, baseline), "identity": dict(identity)},
+            details=lambda: {**timing_details(profile, verdict, baseline, further), "identity": dict(identity)},
+            top_layers=top_layers(profile, verdict),
             total_us=profile.total_us,
             change=change,
             low=verdict.engine.low,

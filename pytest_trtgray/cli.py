@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.history.command import add_to as add_history
+from pytest_trtgray.interchange.commands import add_commands, add_document_options, are_documents, diff_documents
 
 if TYPE_CHECKING:
     from pytest_trtgray.feeds import Feed
@@ -65,13 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         "diff",
         help="what changed between two engines, models, or listings",
         description="Layers are matched by the ONNX nodes fused into them. Nodes, fusions, precisions, copies, inputs, "
-        "outputs and memory make another engine; tactics, formats and what has no ONNX node are advice.",
+        "outputs and memory make another engine; tactics, formats and what has no ONNX node are advice. Of two run "
+        "documents all checks are compared, times too.",
         epilog=_EXIT_CODES.format(fine="the same engine (there may be advice)", different="another engine"),
     )
-    diff.add_argument("old", metavar="OLD", help="engine, ONNX model, listing (JSON or log), or baseline")
+    diff.add_argument("old", metavar="OLD", help="engine, ONNX model, listing (JSON or log), baseline, or run document")
     diff.add_argument("new", metavar="NEW")
     _add_build_options(diff)
+    add_document_options(diff)
     diff.set_defaults(action=_diff)
+    add_commands(commands)
 
     log = commands.add_parser("log", help="what a log of TensorRT and what runs it says, and what is behind its errors")
     log.add_argument("files", nargs="+", metavar="FILE", help="text of any producer, plain or gzipped")
@@ -187,6 +191,8 @@ def _diff(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.findings import errors, listing
     from pytest_trtgray.structure.snapshot import compare_snapshots, diff_snapshots
 
+    if are_documents((arguments.old, arguments.new)):
+        return diff_documents(arguments)
     old, new = _read(arguments.old, arguments), _read(arguments.new, arguments)
     found, findings = diff_snapshots(old, new), compare_snapshots(old, new)
     if arguments.json:

@@ -60,3 +60,7 @@ class BaselineError(TrtGrayError):
 
 class LogError(TrtGrayError):
     """A log cannot be read."""
+
+
+class InterchangeError(TrtGrayError):
+    """What another tool has written cannot be read, or does not go together."""

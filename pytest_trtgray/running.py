@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,12 +15,20 @@ from pytest_trtgray.logs.buffer import RecordBuffer
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.outcomes import fail_test, skip_test
 from pytest_trtgray.plugin import uses_fixtures
+from pytest_trtgray.progress import PROGRESS
 from pytest_trtgray.reporting.results import DETAILS, details_key
 from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from pytest_trtgray.reporting.progress_line import ProgressLine
+
 BUILTIN = Path(__file__).parent / "suite" / "builtin.py"
 said_key = pytest.StashKey[RecordBuffer]()
+progress_key: pytest.StashKey[ProgressLine | None] = pytest.StashKey()
 redactor_key = pytest.StashKey[redaction.Redactor]()
 
 
@@ -105,8 +113,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
         activated(ActiveTest(folders, settings.shapes)),
         SINK.collect(None, level=settings.log_level) as item.stash[said_key],
         redaction.using(_redactor(config)),
+        _progress_shown(config),
     ):
         return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the terminal back."""
+    line = config.stash.get(progress_key, None)
+    if line is not None:
+        line.close()
+
+
+def _progress_shown(config: pytest.Config) -> contextlib.AbstractContextManager[None]:
+    """How far long work is, on a terminal that somebody looks at; nothing is captured while this is called."""
+    if progress_key not in config.stash:
+        from pytest_trtgray.reporting.progress_line import progress_line
+
+        config.stash[progress_key] = progress_line(config)
+    line = config.stash[progress_key]
+    return PROGRESS.shown_on(line) if line is not None else contextlib.nullcontext()
 
 
 @pytest.hookimpl(wrapper=True)

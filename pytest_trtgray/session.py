@@ -21,7 +21,7 @@ from pytest_trtgray.logs import redaction
 from pytest_trtgray.logs.records import SEVERITIES, LogSeverity, Record, at_least
 from pytest_trtgray.logs.ruleset import RuleSet, load_rules
 from pytest_trtgray.preflight import admit
-from pytest_trtgray.reporting.results import PROPERTY, details_key
+from pytest_trtgray.reporting.results import PROPERTY, details_key, readable_properties
 from pytest_trtgray.settings import EngineRequest, Settings
 
 if TYPE_CHECKING:
@@ -261,6 +261,7 @@ class TrtSession:
         """Put a test's checks where reports, JUnit and xdist carry them; details go past JUnit."""
         record = self._records.pop(item.nodeid, None)
         if record is not None and record.checks:
+            item.user_properties += readable_properties(record.checks)
             item.user_properties.append((PROPERTY, json.dumps(record.checks, separators=(",", ":"))))
             if any(record.details):
                 item.stash[details_key] = json.dumps(record.details, separators=(",", ":"))

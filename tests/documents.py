@@ -24,6 +24,59 @@ def layer_row(index: int, *, slower: bool = False) -> dict[str, Any]:
         "p_value": 1e-9 if slower else 0.4,
         "at_risk": 0.0,
         "share": 0.01,
+        "flops": 1_000_000 * (1 + index % 7),
+        "bytes": 20_000 * (1 + index % 5),
+        "roof_us": before / 2,
+        "bound": "memory" if index % 3 else "compute",
+    }
+
+
+def log_details(messages: int = 40) -> dict[str, Any]:
+    """A build of nine seconds."""
+    severities = ["info"] * (messages - 2) + ["warning", "error"]
+    return {
+        "producer": "tensorrt_rtx",
+        "messages": messages,
+        "left_out": 0,
+        "phases": [
+            {"name": "parse", "parent": "", "start_s": 100.0, "seconds": 2.0},
+            {"name": "build", "parent": "", "start_s": 102.0, "seconds": 7.0},
+            {"name": "Timing tactics", "parent": "build", "start_s": 104.0, "seconds": 3.5},
+        ],
+        "records": [
+            {
+                "severity": severity,
+                "phase": "build",
+                "time_s": 100.0 + 9 * number / messages,
+                "message": f"said {number}",
+            }
+            for number, severity in enumerate(severities)
+        ],
+    }
+
+
+def output_row(name: str = "hidden", wrong: int = 0) -> dict[str, Any]:
+    """One output of 4 x 250 elements, with an error that grows from row to row."""
+    counts = [0] * 12 + [400, 550, 50] + [0] * 3
+    return {
+        "name": name,
+        "elements": 1000,
+        "wrong": wrong,
+        "non_finite": 0,
+        "max_abs": 1e-3,
+        "rms_wanted": 1.0,
+        "relative_l2": 5e-4,
+        "tolerance": "0.016 * |wanted|",
+        "worst": [],
+        "rows": [{"index": row, "max_abs": 1e-3, "relative_l2": 1e-4 * (row + 1), "wrong": 0} for row in range(4)],
+        "histogram": {"edges": [0.0, *(10.0**power for power in range(-12, 5))], "counts": counts},
+        "map": {
+            "rows": "axis 0",
+            "columns": "axis 1",
+            "row_starts": [0, 1, 2, 3],
+            "column_starts": list(range(0, 250, 5)),
+            "cells": [[1e-6 * (1 + row) * (1 + column) for column in range(50)] for row in range(4)],
+        },
     }
 
 
@@ -87,6 +140,14 @@ def document(layers: int = 24, *, slower: int | None = None, engine: str = "bert
                                "low": -0.01, "high": 0.01, "key": "engine", "p_value": 0.5, "at_risk": 0.0},
                     "layers": rows,
                     "modules": [],
+                    "error": 0.001,
+                    "peak": {"bytes_per_s": 4.8e12, "flops_per_s": {"vector": 6.7e13, "float16": 9.9e14},
+                             "source": "NVIDIA H200 data sheet"},
+                    "module_times": [
+                        {"module": f"encoder/layer.{number}", "us": 10.0 + number, "share": 0.1, "layers": 12,
+                         "weights_bytes": 1000, "activations_bytes": 2000, "flops": 10**9, "bound": "memory"}
+                        for number in range(min(layers // 12, 100))
+                    ],
                     "machine": 0.0,
                     "machine_explained": 0.0,
                     "reason": "",
@@ -103,8 +164,7 @@ def document(layers: int = 24, *, slower: int | None = None, engine: str = "bert
                 "findings": [],
                 "details": {
                     "outputs": [
-                        {"name": "hidden", "elements": 1000, "wrong": 0, "non_finite": 0, "max_abs": 1e-3,
-                         "rms_wanted": 1.0, "relative_l2": 5e-4, "tolerance": "0.016 * |wanted|", "worst": []}
+                        output_row(), output_row("pooled")
                     ]
                 },
             },
@@ -114,8 +174,19 @@ def document(layers: int = 24, *, slower: int | None = None, engine: str = "bert
                 "kind": "structure",
                 "outcome": "pass",
                 "summary": f"{layers} layers",
-                "findings": [],
+                "findings": [{**_finding(rows[slower]), "where": rows[slower]["key"], "rule": "structure.node-added"}]
+                if slower is not None
+                else [],
                 "details": {"layers": structure, "inputs": [], "outputs": [], "memory": {}},
+            },
+            {
+                **names,
+                "test": f"trtgray::log[{engine}]",
+                "kind": "log",
+                "outcome": "pass",
+                "summary": "0 errors",
+                "findings": [],
+                "details": log_details(),
             },
         ],
     }  # fmt: skip

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pytest_trtgray.accuracy.chunks import Pair
 from pytest_trtgray.accuracy.differences import blindness, difference
+from pytest_trtgray.accuracy.error_map import ErrorMap, error_map
 from pytest_trtgray.accuracy.metrics import Metrics, WorstElement
 from pytest_trtgray.accuracy.scan import root_mean_square, scan, summarise
 from pytest_trtgray.accuracy.tolerance import Tolerance, make_tolerance
@@ -41,6 +42,7 @@ class OutputComparison:
         worst: the worst elements, worst first.
         findings: why it fails, and what is worth knowing.
         metrics: how far it is from the reference; ``None`` where shapes or dtypes differ.
+        error_map: where the errors are; ``None`` unless it was asked for.
     """
 
     name: str
@@ -51,6 +53,7 @@ class OutputComparison:
     worst: tuple[WorstElement, ...]
     findings: tuple[Finding, ...]
     metrics: Metrics | None
+    error_map: ErrorMap | None = None
 
     @property
     def ok(self) -> bool:
@@ -163,6 +166,7 @@ def compare(
     precision: str = "float32",
     classifiers: Collection[str] | None = None,
     reference_name: str = "",
+    map_errors: bool = False,
 ) -> Comparison:
     """Compare named arrays with their reference.
 
@@ -188,6 +192,7 @@ def compare(
         classifiers: outputs whose last axis is one score a class, for :meth:`Metrics.top_k`; by default those of
             two axes.
         reference_name: what the reference is, for messages.
+        map_errors: whether to tell where the errors are (:attr:`OutputComparison.error_map`); reads both once more.
 
     Raises:
         ValueError: there is nothing to compare, ``tolerance`` comes with ``rtol`` or ``atol``, or ``per_output`` or
@@ -216,6 +221,7 @@ def compare(
                 equal_nan=equal_nan,
                 classifier=pair[1].ndim == 2 if classifiers is None else name in classifiers,
                 reference_name=reference_name,
+                map_errors=map_errors,
             )
         )
     findings = [*_name_findings(actual, reference), *(finding for output in outputs for finding in output.findings)]
@@ -305,6 +311,7 @@ def _compare_output(
     equal_nan: bool,
     classifier: bool,
     reference_name: str,
+    map_errors: bool,
 ) -> OutputComparison:
     problem = _form_problem(name, got, wanted, dtype)
     if problem is not None:
@@ -322,7 +329,15 @@ def _compare_output(
     else:
         findings = blindness(name, pair, totals)
     return OutputComparison(
-        name, pair.size, totals.wrong, totals.nonfinite, tolerance, tuple(totals.worst), tuple(findings), metrics
+        name=name,
+        elements=pair.size,
+        wrong=totals.wrong,
+        nan=totals.nonfinite,
+        tolerance=tolerance,
+        worst=tuple(totals.worst),
+        findings=tuple(findings),
+        metrics=metrics,
+        error_map=error_map(got, wanted) if map_errors else None,
     )
 
 

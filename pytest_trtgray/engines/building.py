@@ -45,6 +45,7 @@ from pytest_trtgray.logs.diagnosis import OK, UNDIAGNOSED, diagnose
 from pytest_trtgray.logs.records import LogSeverity, Record, errors_of
 from pytest_trtgray.logs.sink import SINK
 from pytest_trtgray.logs.storage import packed
+from pytest_trtgray.progress import PROGRESS
 from pytest_trtgray.vendor import is_installed, quiet_import
 
 _MAX_KEPT_MESSAGE = 20_000
@@ -271,10 +272,14 @@ def _build(backend: _Polygraphy, model: OnnxModel, request: BuildRequest, interr
     make_config = backend.rtx.CreateConfigRTX if backend.rtx else backend.trt.CreateConfig
     config = make_config(**options)(builder, parsed)
     _set_tf32(trt, config, request.tf32)
-    monitor = monitor_of(request.flavour, lambda: interrupt.is_pending)
-    if hasattr(config, "progress_monitor"):
-        config.progress_monitor = monitor
-    with _kept_timings(config, request), _recorded(builder, request.flavour):
+    with (
+        _kept_timings(config, request),
+        _recorded(builder, request.flavour),
+        PROGRESS.work(f"building {model.path.stem}") as tell,
+    ):
+        monitor = monitor_of(request.flavour, lambda: interrupt.is_pending, tell)
+        if hasattr(config, "progress_monitor"):
+            config.progress_monitor = monitor
         return bytes(backend.trt.engine_bytes_from_network((builder, parsed, parser), config=config))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pytest_trtgray.engines.header import Flavour
 from pytest_trtgray.logs.records import LogSeverity
 from pytest_trtgray.logs.sink import SINK
+from pytest_trtgray.progress import Tell, tell_nobody
 from pytest_trtgray.vendor import quiet_import
 
 _MAX_ERRORS_KEPT = 100
@@ -123,8 +124,13 @@ def deferred_interrupt() -> Iterator[Interrupt]:
             before(signal.SIGINT, None)
 
 
-def monitor_of(flavour: Flavour, should_stop: Callable[[], bool]) -> Any:
+def monitor_of(flavour: Flavour, should_stop: Callable[[], bool], tell: Tell = tell_nobody) -> Any:
     """A progress monitor: phases become records, and the build is cancelled once ``should_stop`` says so.
+
+    Args:
+        flavour: which TensorRT.
+        should_stop: asked after every step.
+        tell: of the innermost phase under way, how many steps are done; see :mod:`pytest_trtgray.progress`.
 
     Returns:
         an ``IProgressMonitor``; ``None`` where the flavour has none (before 9.0).
@@ -143,10 +149,13 @@ def monitor_of(flavour: Flavour, should_stop: Callable[[], bool]) -> Any:
             with contextlib.suppress(Exception), self._lock:
                 phase = self._phases[phase_name] = _Phase(phase_name, parent_phase or "", num_steps)
                 phase.say(flavour, f"{num_steps} steps")
+                tell(0, num_steps, phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             with contextlib.suppress(Exception), self._lock:
-                self._phases[phase_name].complete(flavour, step)
+                phase = self._phases[phase_name]
+                phase.complete(flavour, step)
+                tell(phase.done, phase.steps, phase_name)
             return not should_stop()
 
         def phase_finish(self, phase_name: str) -> None:

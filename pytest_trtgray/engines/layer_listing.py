@@ -95,6 +95,14 @@ def parse_listing(text: str) -> Any:
             raise error from None
 
 
+def as_listed(name: str) -> str:
+    """A name as :func:`parse_listing` reads it where TensorRT wrote it as it is: what looks like an escape is one."""
+    try:
+        return str(json.loads(_escaped_text(name), strict=False))
+    except ValueError:
+        return name
+
+
 def layers_from_json(data: Mapping[str, Any]) -> list[Layer]:
     """Layers of an inspector's or ``trtexec --exportLayerInfo``'s JSON.
 
@@ -235,8 +243,12 @@ def _row_tensors(row: Mapping[str, Any], field: str) -> tuple[LayerTensor, ...]:
 
 
 def _escaped(match: re.Match[str]) -> str:
+    return _escaped_text(match[1])
+
+
+def _escaped_text(text: str) -> str:
     """A string of a listing as JSON wants it; what is an escape already stays one."""
-    inner = re.sub(r'\\(?!["\\/bfnrtu])', r"\\\\", match[1])
+    inner = re.sub(r'\\(?!["\\/bfnrtu])', r"\\\\", text)
     inner = re.sub(r'(?<!\\)"', r'\\"', inner)
     return f'"{inner}"'
 

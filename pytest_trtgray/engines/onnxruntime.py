@@ -39,11 +39,11 @@ from pytest_trtgray.vendor import quiet_import
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 Optimisation = Literal["all", "none"]
 
-_KERNEL_SUFFIX = "_kernel_time"
+KERNEL_SUFFIX = "_kernel_time"
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TOKEN = re.compile(r"_token_\d+$")
 _ORT_TENSOR = re.compile(r"tensor\((\w+)\)")
-_ORT_FLOATS = {"float": "float32", "double": "float64"}
+ORT_FLOATS = {"float": "float32", "double": "float64"}
 _MAX_INLINE_BYTES = 1_500_000_000  # a protocol buffer ends at 2 GiB
 _SEVERITY: Mapping[LogSeverity, int] = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "internal_error": 4}
 
@@ -257,7 +257,7 @@ class OnnxRuntimeEngine(Engine):
     def output_dtypes(self) -> dict[str, str]:
         """What ONNX Runtime says of the outputs' types; outputs that are no tensors are left out."""
         kinds = {output.name: _ORT_TENSOR.fullmatch(output.type) for output in self._session.get_outputs()}
-        return {name: _ORT_FLOATS.get(kind[1], kind[1]) for name, kind in kinds.items() if kind}
+        return {name: ORT_FLOATS.get(kind[1], kind[1]) for name, kind in kinds.items() if kind}
 
     def origins(self, nodes: Sequence[Any]) -> list[frozenset[str]]:
         """For every node (NodeProto) of the optimised graph, the names of the model's nodes that it computes."""
@@ -356,7 +356,7 @@ def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """
     runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     kernels = sorted(
-        (event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX)),
+        (event for event in events if event.get("cat") == "Node" and event["name"].endswith(KERNEL_SUFFIX)),
         key=lambda event: (event["ts"], event["ts"] + event["dur"]),
     )
     holders = [
@@ -365,7 +365,7 @@ def read_profile(events: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
         if event.get("args", {}).get("op_name") in _WITH_SUBGRAPHS
     ]
     outer = [
-        (event["ts"], event["name"][: -len(_KERNEL_SUFFIX)], float(event["dur"]))
+        (event["ts"], event["name"][: -len(KERNEL_SUFFIX)], float(event["dur"]))
         for event in kernels
         if not _is_inside(event, holders)
     ]

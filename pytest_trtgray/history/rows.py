@@ -19,7 +19,7 @@ MAX_MESSAGE = 4000
 _TIMED = ("timing", "against")
 _OWN_COLUMNS = frozenset(
     ("test", "kind", "engine", "runtime", "device", "outcome", "summary", "findings", "notes", "details", "total_us")
-) | {"change", "low", "high", "relative_l2"}
+) | {"change", "low", "high", "relative_l2", "top_layers"}
 
 Row = dict[str, Any]
 

@@ -89,6 +89,7 @@ class Comparer:
             equal_nan=equal_nan,
             **({"precision": precision} if precision else {}),
             classifiers=classifiers,
+            map_errors=settings.wants_details,
         )
         worst = max((output.relative_l2 for output in comparison.outputs), default=0.0)
         self._session.report(

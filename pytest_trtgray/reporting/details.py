@@ -11,8 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_trtgray.engines.peaks import peak_of
+from pytest_trtgray.logs import redaction
+from pytest_trtgray.logs.records import PROBLEMS
+from pytest_trtgray.logs.spans import spans_of
+from pytest_trtgray.reporting.headline import changed_layers, largest_layers
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
+from pytest_trtgray.timing.summary import Run
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.compare import Comparison, OutputComparison
@@ -20,19 +26,32 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.quantisation import Quantisation
     from pytest_trtgray.accuracy.quantised_tensor import QuantisedTensor
     from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.logs.log import Log
     from pytest_trtgray.structure.snapshot import Snapshot
-    from pytest_trtgray.timing.gate import Baseline, Verdict
+    from pytest_trtgray.timing.gate import Baseline, Session, Verdict
     from pytest_trtgray.timing.profile import ModuleTime, Profile
+    from pytest_trtgray.timing.roofline import Roofline
     from pytest_trtgray.timing.verdict import Judgement
 
 MAX_MODULES = 100
 """Rows of modules, those that take longest."""
+MEASURED = "measured"
+"""Among the details of times: the sessions, and the runs that they were judged against, for what judges again."""
+TOP_LAYERS = 5
+"""Layers that a summary names."""
+MAX_MESSAGES = 1500
+"""Of a log; a report is to stay small."""
+MAX_CHARACTERS = 400
+"""Of one message."""
 DECADES = [0.0, *(10.0**exponent for exponent in range(-12, 5))]
 """Absolute errors from each of these to the next are one bar of a report's chart, the same for all outputs."""
 
 
 def timing_details(
-    profile: Profile, verdict: Verdict | None = None, baseline: Baseline | None = None
+    profile: Profile,
+    verdict: Verdict | None = None,
+    baseline: Baseline | None = None,
+    further: Sequence[Session] = (),
 ) -> dict[str, Any]:
     """Every layer's time, the verdict on it, and the runs it was judged against; times in microseconds.
 
@@ -40,8 +59,10 @@ def timing_details(
         profile: what was measured.
         verdict: on it; ``None`` for a run that was recorded.
         baseline: that it was judged against.
+        further: sessions of a second look.
     """
     run = profile.run
+    whole = Run((*run.sessions, *further), run.context)
     return {
         "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
         "method": dict(profile.method),
@@ -50,10 +71,12 @@ def timing_details(
         "disturbed": run.disturbed,
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
-        "engine": _judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
+        "error": run.engine_error(),
+        "engine": judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
-        "modules": [_judgement_row(module) for module in verdict.modules] if verdict else [],
+        "modules": [judgement_row(module) for module in verdict.modules] if verdict else [],
         "module_times": [_module_row(module) for module in profile.modules()[:MAX_MODULES]],
+        "peak": _peak_row(profile),
         "machine": verdict.machine if verdict else None,
         "machine_explained": verdict.machine_explained if verdict else None,
         "reason": verdict.reason if verdict else "",
@@ -68,7 +91,31 @@ def timing_details(
             }
             for kept in (baseline.runs if baseline else ())
         ],
+        MEASURED: {"run": whole.to_dict(), "baseline": baseline.to_dict() if baseline else None},
     }
+
+
+def top_layers(profile: Profile, verdict: Verdict | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The few layers that a summary names: those that changed most, and those that take longest.
+
+    Args:
+        profile: what was measured.
+        verdict: on it; without one nothing has changed.
+    """
+    fields = ("key", "module", "kind", "outcome", "before_us", "us", "change", "share")
+    layers = {"layers": _named_layers(profile, verdict)}
+    return {
+        name: [{field: row[field] for field in fields if field in row} for row in rows[:TOP_LAYERS]]
+        for name, rows in (("by_change", changed_layers(layers)), ("by_share", largest_layers(layers)))
+    }
+
+
+def _peak_row(profile: Profile) -> dict[str, Any] | None:
+    """What the device can do at most, for the roofs of the roofline chart; ``None`` where that is not known."""
+    peak = peak_of(profile.engine.device.name) if profile.engine.device else None
+    if peak is None:
+        return None
+    return {"bytes_per_s": peak.bandwidth, "flops_per_s": {"vector": peak.vector, **peak.tensor}, "source": peak.source}
 
 
 def _module_row(module: ModuleTime) -> dict[str, Any]:
@@ -92,6 +139,40 @@ def structure_details(snapshot: Snapshot) -> dict[str, Any]:
 def outputs_details(comparison: Comparison) -> dict[str, Any]:
     """Every output's errors."""
     return {"outputs": [_output_row(output) for output in comparison.outputs]}
+
+
+def log_details(log: Log) -> dict[str, Any]:
+    """The messages of a build, and the phases it went through; without what is private.
+
+    Of a long log all problems are kept (up to :data:`MAX_MESSAGES`), then as many of the other messages as there is
+    room for, evenly from the first to the last.
+    """
+    redact = redaction.current()
+    problems = [index for index, record in enumerate(log.records) if record.severity in PROBLEMS][:MAX_MESSAGES]
+    others = [index for index, record in enumerate(log.records) if record.severity not in PROBLEMS]
+    step = -(-len(others) // max(MAX_MESSAGES - len(problems), 1))
+    kept = sorted((*problems, *(others[::step] if len(problems) < MAX_MESSAGES else ())))
+    records = [redact.record(log.records[index]) for index in kept]
+    return {
+        "producer": log.producer,
+        "messages": log.messages,
+        "left_out": len(log.records) - len(records),
+        "phases": [vars(span) for span in spans_of(log.records)],
+        "records": [
+            {
+                "severity": record.severity,
+                "phase": record.phase,
+                "time_s": record.time_s,
+                "message": _shortened(record.message),
+            }
+            for record in records
+        ],
+    }
+
+
+def _shortened(message: str) -> str:
+    text = message.strip()
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
 
 
 def scales_details(found: Quantisation) -> dict[str, Any]:
@@ -129,6 +210,20 @@ def localisation_details(found: Localisation) -> dict[str, Any]:
 
 
 def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
+    """The rows of :func:`_named_layers` with what their layers compute and move."""
+    roofs = dict(zip(profile.run.layers, profile.rooflines, strict=True))
+    return [
+        {**row, **_roof_row([roofs[key] for key in _keys_of(row["key"], roofs)])}
+        for row in _named_layers(profile, verdict)
+    ]
+
+
+def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
+    """The layers behind a unit of the verdict."""
+    return [each for each in ([key] if key in known else key.split(GROUP_SEPARATOR)) if each in known]
+
+
+def _named_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, Any]]:
     """One row a unit of the verdict: a layer, or layers that are fused differently than in the baseline."""
     timed = dict(zip(profile.run.layers, profile.layers, strict=True))
     if verdict is None:
@@ -139,11 +234,26 @@ def _timed_layers(profile: Profile, verdict: Verdict | None) -> list[dict[str, A
     total = sum(judgement.after_us or 0.0 for judgement in verdict.layers) or 1.0  # a second look measures more
     rows = []
     for judgement in verdict.layers:
-        keys = [judgement.key] if judgement.key in timed else judgement.key.split(GROUP_SEPARATOR)
-        members = [timed[key].layer for key in keys if key in timed]
+        members = [timed[key].layer for key in _keys_of(judgement.key, timed)]
         share = (judgement.after_us or 0.0) / total
-        rows.append({**_judgement_row(judgement), "share": share, **_layer_row(members)})
+        rows.append({**judgement_row(judgement), "share": share, **_layer_row(members)})
     return rows
+
+
+def _roof_row(roofs: Sequence[Roofline]) -> dict[str, Any]:
+    """Operations and bytes of a row's layers together; what is not known of one of them is left out."""
+    sums: Mapping[str, Sequence[float | None]] = {
+        "flops": [roof.flops for roof in roofs],
+        "bytes": [roof.bytes_moved for roof in roofs],
+        "roof_us": [roof.roof_us for roof in roofs],
+    }
+    row: dict[str, Any] = {
+        name: sum(value for value in values if value is not None)
+        for name, values in sums.items()
+        if values and None not in values
+    }
+    bounds = {roof.bound for roof in roofs}
+    return row | ({"bound": bounds.pop()} if len(bounds) == 1 and bounds != {"unknown"} else {})
 
 
 def _layer_row(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -156,7 +266,8 @@ def _layer_row(layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _judgement_row(judgement: Judgement) -> dict[str, Any]:
+def judgement_row(judgement: Judgement) -> dict[str, Any]:
+    """A verdict on a layer, a module or the engine."""
     return {
         "key": judgement.key,
         "outcome": judgement.outcome,
@@ -184,6 +295,7 @@ def _output_row(output: OutputComparison) -> Mapping[str, Any]:
         **(metrics.to_dict() if metrics else {}),
         "rows": [dataclasses.asdict(row) for row in metrics.rows] if metrics else [],
         "histogram": {"edges": DECADES, "counts": metrics.abs_errors.between(DECADES)} if metrics else None,
+        "map": output.error_map.to_dict() if output.error_map else None,
         "worst": [
             {
                 "index": list(worst.index),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest_trtgray
 from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.reporting.details import MEASURED
 from pytest_trtgray.reporting.results import CheckResult
 
 FORMAT = "trtgray-run"
@@ -31,10 +32,18 @@ def make_document(checks: Iterable[CheckResult]) -> dict[str, Any]:
             "pytest_trtgray": pytest_trtgray.__version__,
             "python": platform.python_version(),
             "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "checks": [{"test": result.nodeid, **result.check, "details": result.details} for result in checks],
+            "checks": [_check_row(result) for result in checks],
         }
     )
     return document
+
+
+def _check_row(result: CheckResult) -> dict[str, Any]:
+    """What sessions measured stands beside the details: no report draws it, and a page should not carry it."""
+    details = dict(result.details)
+    measured = details.pop(MEASURED, None)
+    row = {"test": result.nodeid, **result.check, "details": details}
+    return {**row, MEASURED: measured} if measured else row
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -44,10 +53,23 @@ def read_document(path: Path) -> dict[str, Any]:
         DocumentError: there is none, it is no run document, or one of a later version.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as error:
         raise DocumentError(path, error.strerror or str(error)) from error
     except ValueError as error:
+        raise DocumentError(path, f"is no JSON: {error}", "Give a file that --trt-json has written.") from error
+    return parse_document(path, text)
+
+
+def parse_document(path: Path, text: str) -> dict[str, Any]:
+    """A run document from the text of its file.
+
+    Raises:
+        DocumentError: as of :func:`read_document`.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DocumentError(path, f"is no JSON: {error}", "Give a file that --trt-json has written.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("checks"), list):
         raise DocumentError(path, f"is no {FORMAT} document", "Give a file that --trt-json has written.")

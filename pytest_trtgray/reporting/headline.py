@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BAD = frozenset({"slower", "differs", "changed", "fail", "missing"})
+NOTED_SHIFT = 0.05
+"""A shift of the whole machine that a reader has to know of, or times and their change do not fit together."""
 DOUBTFUL = frozenset({"inconclusive", "faster", "not recorded"})
 
 
@@ -21,6 +23,7 @@ class Headline:
         text: the sentence.
         since: what it was compared with, and when that was recorded; empty where nothing was.
         findings: errors, then warnings, then advice, each with its remedy.
+        facts: of what is slower: what, by how much, since when, how sure; names and values.
     """
 
     kind: str
@@ -29,6 +32,7 @@ class Headline:
     text: str
     since: str
     findings: tuple[Mapping[str, Any], ...]
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_bad(self) -> bool:
@@ -51,7 +55,95 @@ def headline(check: Mapping[str, Any]) -> Headline:
         text=check["summary"],
         since=since(check.get("details") or {}),
         findings=tuple(sorted(check["findings"], key=lambda finding: order.get(finding["severity"], 3))),
+        facts=slower_facts(check),
     )
+
+
+def slower_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What got slower, by how much, since when, and how sure that is; nothing of a check that found no slowdown."""
+    details = check.get("details") or {}
+    if check["outcome"] != "slower" or "engine" not in details:
+        return ()
+    engine = details["engine"]
+    slower = [row for row in changed_layers(details) if row["outcome"] == "slower"]
+    worst = slower[0] if slower else engine
+    what = _called(worst) if slower else "the whole engine"
+    if len(slower) > 1:
+        what += f", and {len(slower) - 1} more layer{'s' if len(slower) > 2 else ''}"
+    facts = [("What got slower", what), ("By how much", _by_how_much(worst))]
+    if slower and engine.get("before_us") and engine.get("us"):
+        facts.append(("One inference", _by_how_much(engine)))
+    facts += [
+        ("All layers alike", _shift(details.get("machine"))),
+        ("Since when", _since_when(details)),
+        ("How sure", _how_sure(worst, details)),
+    ]
+    return tuple((name, value) for name, value in facts if value)
+
+
+def changed_layers(details: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The layers of a judged run by what each adds to the time, those first that a verdict was passed on."""
+    rows = [row for row in details.get("layers", ()) if row.get("us") is not None and row.get("before_us") is not None]
+    return sorted(rows, key=lambda row: (row.get("outcome") != "slower", -abs(row["us"] - row["before_us"])))
+
+
+def largest_layers(details: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The layers that take longest."""
+    return sorted(
+        (row for row in details.get("layers", ()) if row.get("us") is not None), key=lambda row: -(row["us"] or 0.0)
+    )
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    kind = " ".join(part for part in (row.get("precision", ""), row.get("kind", "")) if part)
+    return f"{row['key']} ({kind})" if kind else str(row["key"])
+
+
+def _by_how_much(row: Mapping[str, Any]) -> str:
+    return f"{us_text(row['before_us'])} -> {us_text(row['us'])}, {percent_text(row['change'])}"
+
+
+def _shift(machine: float | None) -> str:
+    """What the machine did to all layers, where that is much: the change of a layer is beside it."""
+    if machine is None or abs(machine) < NOTED_SHIFT:
+        return ""
+    return f"{percent_text(machine)}: the machine itself, which is taken out of the change of a layer"
+
+
+def _since_when(details: Mapping[str, Any]) -> str:
+    """The span in which it happened: after the newest recorded run."""
+    history: Sequence[Mapping[str, Any]] = details.get("history") or ()
+    if details.get("against") or not history:
+        return since(details)
+    newest = history[-1].get("context", {})
+    runs = "the only recorded run" if len(history) == 1 else f"the newest of {len(history)} recorded runs"
+    text = f"after {_minute(newest)}, {runs}" if newest.get("time_utc") else f"after {runs}"
+    old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
+    if old and new:
+        text += f", which was of the same commit {old}" if old == new else f"; between commits {old} and {new}"
+    return text
+
+
+def _minute(context: Mapping[str, Any]) -> str:
+    return f"{context['time_utc'][:16].replace('T', ' ')} UTC"
+
+
+def _how_sure(row: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """The confidence interval, the p-value, and what it rests on."""
+    parts = []
+    if row.get("low") is not None and row.get("high") is not None:
+        parts.append(f"between {percent_text(row['low'])} and {percent_text(row['high'])} with 95 % confidence")
+    p_value = row.get("p_value")
+    if p_value is not None:
+        parts.append(f"chance of seeing this without any change: {_odds(p_value)}")
+    jobs, sessions = len(details.get("history") or ()), details.get("sessions")
+    measured = f"{sessions} session{'s' if sessions != 1 else ''} now" if sessions else ""
+    recorded = f"{jobs} recorded run{'s' if jobs != 1 else ''}" if jobs else ""
+    if measured or recorded:
+        parts.append("from " + " and ".join(part for part in (recorded, measured) if part))
+    if details.get("disturbed"):
+        parts.append(f"but the machine was disturbed: {details['disturbed']}")
+    return "; ".join(parts)
 
 
 def since(details: Mapping[str, Any]) -> str:
@@ -67,11 +159,17 @@ def since(details: Mapping[str, Any]) -> str:
     newest = history[-1].get("context", {})
     text = f"against {len(history)} recorded run{'s' if len(history) > 1 else ''}"
     if newest.get("time_utc"):
-        text += f", the newest of {newest['time_utc'][:16].replace('T', ' ')} UTC"
+        text += f", the newest of {_minute(newest)}"
     old, new = newest.get("commit", ""), (details.get("context") or {}).get("commit", "")
     if old and new:
         text += f", of the same commit {old}" if old == new else f"; commits {old}..{new}"
     return text
+
+
+def _odds(p_value: float) -> str:
+    if p_value < 1e-6:
+        return "less than 1 in a million"
+    return f"1 in {float(f'{1 / p_value:.2g}'):,.0f}" if p_value < 0.1 else f"{p_value:.0%}"
 
 
 def us_text(value: float | None) -> str:

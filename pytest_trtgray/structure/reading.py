@@ -52,6 +52,19 @@ def read_snapshot(path_or_json: str | Path | Mapping[str, Any]) -> Snapshot:
         text = path.read_text("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise ModelError(path, error.strerror or str(error), _HINT) from error
+    return snapshot_in(path, text)
+
+
+def snapshot_in(path: Path, text: str) -> Snapshot:
+    """The same from the text of a file that was read.
+
+    Args:
+        path: for messages.
+        text: the whole file.
+
+    Raises:
+        ModelError: no layers in it.
+    """
     if text.lstrip().startswith("{"):
         try:
             data = parse_listing(text)

@@ -130,6 +130,7 @@ def log(trt_engine: Engine, trt_log: LogReader, request: pytest.FixtureRequest) 
     __tracebackhide__ = True
     from pytest_trtgray.errors import NotRunnableError
     from pytest_trtgray.findings import errors
+    from pytest_trtgray.reporting.details import log_details
     from pytest_trtgray.state import trt_session
 
     said = trt_log(trt_engine)
@@ -144,6 +145,7 @@ def log(trt_engine: Engine, trt_log: LogReader, request: pytest.FixtureRequest) 
         "fail" if errors(said.findings) else "pass",
         f"{len(said.errors)} errors, {len(said.warnings)} warnings in {len(said.records)} messages",
         said.findings,
+        details=lambda: log_details(said),
     )
     said.check()
 

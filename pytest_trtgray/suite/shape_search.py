@@ -19,6 +19,7 @@ from pytest_trtgray.findings import Finding, counted
 from pytest_trtgray.fuzz import SEEDS, Drawing, Drawn, Planned, planned_rows, precision_of, usual_values
 from pytest_trtgray.instruments import Reference, compare_on
 from pytest_trtgray.logs.capture import native_stderr
+from pytest_trtgray.progress import PROGRESS, Tell, tell_nobody
 from pytest_trtgray.shape_space import Dimension, outside, shape_spaces
 from pytest_trtgray.shape_switches import SWITCH_FEEDS, SWITCH_STEPS, ShapeSwitches, SwitchLog, switch_feeds
 
@@ -106,6 +107,7 @@ class ShapeSearch:
         self._is_short_of_time = False
         self._refused = 0
         self._switches = SwitchLog()
+        self._tell: Tell = tell_nobody
         self.examples = 0
         self.found_after = 0
 
@@ -119,6 +121,10 @@ class ShapeSearch:
             NotRunnableError: this machine cannot run the engine.
         """
         self._engine.require_runnable()
+        with PROGRESS.work(f"shapes of {self._engine.info.name}") as self._tell:
+            return self._search()
+
+    def _search(self) -> tuple[Finding, ...]:
         end = time.monotonic() + self._budget_s
         self._until = end - SWITCH_SHARE * self._budget_s
         planned = planned_rows(self._spaces, min(PLANNED, self._limit), self._values, self._padding, self._seed or 0)
@@ -231,6 +237,10 @@ class ShapeSearch:
 
     def _judge(self, drawn: Drawn) -> _Wrong | None:
         started = time.monotonic()
+        if self._failure is None:
+            self._tell(self.examples + 1, self._limit, "input")
+        else:
+            self._tell(part="shrinking")
         feed = self._feed(drawn)
         try:
             wanted = self._wanted(feed)

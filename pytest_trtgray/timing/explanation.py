@@ -42,6 +42,13 @@ OTHER_ENGINE = Words(
     intended="",
     more="Measure more pairs, or longer ones: trt_profiler.against(…, pairs=).",
 )
+OTHER_RUN = Words(
+    other="the old run",
+    machine="Compare driver, power limit and other load of the two runs.",
+    intended="",
+    more="Compare with a run that was itself judged against a baseline of three jobs or more: --update-baselines "
+    "appends one.",
+)
 NOTABLE_MACHINE = 0.01
 """A shift of all layers that is worth a line."""
 NOTABLE_LAYER = 0.005

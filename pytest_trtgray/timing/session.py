@@ -11,6 +11,7 @@ import numpy as np
 from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine, Feed, TimingContext, TimingOptions
 from pytest_trtgray.engines.model import Layer
 from pytest_trtgray.engines.profiles import requested
+from pytest_trtgray.progress import PROGRESS
 from pytest_trtgray.timing import telemetry
 from pytest_trtgray.timing.anomalies import Samples
 from pytest_trtgray.timing.exclusive import alone_on
@@ -131,9 +132,13 @@ def measure_run(engine: Engine, feed: Feed, plan: Plan, *, context: dict[str, st
 def measure_sessions(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = "") -> list[SessionResult]:
     """The sessions of a plan, one after the other, while no other timing test uses the device."""
     engine.require_runnable()
-    with alone_on(engine.info.device) as waited_in_vain:
+    results = []
+    with PROGRESS.work(f"timing {engine.info.name}") as tell, alone_on(engine.info.device) as waited_in_vain:
         why = disturbed or waited_in_vain
-        return [_one_session(engine, feed, plan, why) for _ in range(plan.sessions)]
+        for number in range(plan.sessions):
+            tell(number + 1, plan.sessions, "session")  # before it: nothing is written while a session measures
+            results.append(_one_session(engine, feed, plan, why))
+    return results
 
 
 def measure_pairs(
@@ -154,8 +159,10 @@ def measure_pairs(
     """
     one = replace(plan, sessions=1)
     results: dict[int, list[SessionResult]] = {0: [], 1: []}
-    with alone_on(new.info.device) as waited_in_vain:
+    work = PROGRESS.work(f"timing {new.info.name} against {old.info.name}")
+    with work as tell, alone_on(new.info.device) as waited_in_vain:
         for pair in range(pairs):
+            tell(pair + 1, pairs, "pair")
             for which in (0, 1) if pair % 2 == 0 else (1, 0):
                 why = disturbed or waited_in_vain
                 results[which].append(_one_session((old, new)[which], feed, one, why))
@@ -238,7 +245,7 @@ def first_calls(
         return FirstCalls((), FirstCallRun(0.0, (), ()), method)
     device = engine.info.device
     found = []
-    with alone_on(device) as waited_in_vain:
+    with PROGRESS.work(f"first calls of {engine.info.name}"), alone_on(device) as waited_in_vain:
         before = telemetry.read(device)
         started = time.perf_counter()
         with engine.timing_context(feeds[0], profiled=False, options=options) as switched:

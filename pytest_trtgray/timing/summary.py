@@ -25,6 +25,7 @@ FLOOR_US = 1e-3
 BATCHES = 8
 CLIP = 5.0
 """Robust standard deviations beyond which a time is an outlier and not part of the mean."""
+_LARGEST = 50.0
 COMMON_MIN_LAYERS = 10
 COMMON_MIN_TICKS = 8
 """What all layers share within an iteration is read from layers that take at least so many ticks."""
@@ -53,6 +54,8 @@ class Session:
         clock_mhz: SM clock, if it was read.
         disturbed: why this session must not be trusted, empty if it may.
         noise: median over the layers of the relative standard deviation between iterations; ``None`` is unknown.
+
+    What another tool has measured may lack a time or an error, which is NaN then; see :attr:`Run.has_errors`.
     """
 
     layers: tuple[str, ...]
@@ -147,6 +150,60 @@ class Run:
     def iterations(self) -> int:
         """Iterations of all sessions."""
         return sum(session.iterations for session in self.sessions)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the time and the error of every layer are known; without, nobody can judge the layers."""
+        return bool(np.isfinite([self.location(), self.error()]).all())
+
+    def without_layers(self) -> Run:
+        """The engine's times alone."""
+        return Run((replace(each, layers=(), log_us=(), log_se=()) for each in self.sessions), self.context)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins for a run document, without the context; ``None`` for what is not known."""
+        return {
+            "layers": list(self.layers),
+            "sessions": [
+                {
+                    "log_us": [_rounded(value, 4) for value in session.log_us],
+                    "log_se": [_rounded(value, 4) for value in session.log_se],
+                    "engine_log_us": _rounded(session.engine_log_us, 6),
+                    "engine_log_se": _rounded(session.engine_log_se, 6),
+                    "iterations": session.iterations,
+                    "clock_mhz": session.clock_mhz,
+                    "disturbed": session.disturbed,
+                    "noise": None if session.noise is None else _rounded(session.noise, 5),
+                }
+                for session in self.sessions
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], context: Mapping[str, str] | None = None) -> Run:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: not what :meth:`to_dict` writes.
+        """
+        layers = tuple(str(key) for key in data["layers"])
+        return cls(
+            (
+                Session(
+                    layers=layers,
+                    log_us=_known_numbers(row["log_us"], len(layers)),
+                    log_se=_known_numbers(row["log_se"], len(layers)),
+                    engine_log_us=_known_numbers([row["engine_log_us"]], 1)[0],
+                    engine_log_se=_known_numbers([row["engine_log_se"]], 1)[0],
+                    iterations=int(row["iterations"]),
+                    clock_mhz=None if row["clock_mhz"] is None else float(row["clock_mhz"]),
+                    disturbed=str(row["disturbed"]),
+                    noise=None if row["noise"] is None else float(row["noise"]),
+                )
+                for row in data["sessions"]
+            ),
+            context,
+        )
 
     def in_order(self, layers: Sequence[str]) -> Run:
         """The same run with its layers in another order."""
@@ -394,6 +451,18 @@ def _summary(run: Run) -> RunSummary:
         context=run.context,
         noise=run.noise(),
     )
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None
+
+
+def _known_numbers(values: Sequence[Any], count: int) -> tuple[float, ...]:
+    """So many logarithms or errors out of a file; NaN for ``None``. Beyond ``e ** 50`` microseconds is no time."""
+    numbers = tuple(math.nan if value is None else float(value) for value in values)
+    if len(numbers) != count or any(abs(value) > _LARGEST for value in numbers):
+        raise ValueError(f"expected {count} numbers, found {len(numbers)}")
+    return numbers
 
 
 def finite_numbers(values: Sequence[Any], count: int) -> tuple[float, ...]:

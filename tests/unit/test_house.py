@@ -22,10 +22,11 @@ ROOMS = (
     "suite",
     "doctor",
     "history",
+    "interchange",
 )
 
-# What the modules of a room may import from this package; findings, errors, files, vendor are leaves.
-LEAVES = {"errors", "files", "findings", "provenance", "vendor"}
+# What the modules of a room may import from this package, besides the leaves.
+LEAVES = {"errors", "files", "findings", "progress", "provenance", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
@@ -35,6 +36,7 @@ ALLOWED = {
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
     "history": {"history", "logs", "reporting", *LEAVES},
+    "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
 VENDORS = {

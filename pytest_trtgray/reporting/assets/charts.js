@@ -1,11 +1,11 @@
 // The part of Apache ECharts that the report uses; bundled into charts.min.js (see CONTRIBUTING.md).
 import * as echarts from "echarts/core";
-import { BarChart, CustomChart, GraphChart, LineChart, ScatterChart, TreemapChart } from "echarts/charts";
-import { AriaComponent, DataZoomComponent, GridComponent, LegendComponent, MarkLineComponent, TooltipComponent } from "echarts/components";
-import { CanvasRenderer, SVGRenderer } from "echarts/renderers";
+import { BarChart, CustomChart, GraphChart, HeatmapChart, LineChart, ScatterChart, TreemapChart } from "echarts/charts";
+import { AriaComponent, GridComponent, LegendComponent, TooltipComponent, VisualMapContinuousComponent } from "echarts/components";
+import { SVGRenderer } from "echarts/renderers";
 
 echarts.use([
-  AriaComponent, BarChart, CanvasRenderer, CustomChart, DataZoomComponent, GraphChart, GridComponent, LegendComponent,
-  LineChart, MarkLineComponent, SVGRenderer, ScatterChart, TooltipComponent, TreemapChart,
+  AriaComponent, BarChart, CustomChart, GraphChart, GridComponent, HeatmapChart, LegendComponent, LineChart, SVGRenderer,
+  ScatterChart, TooltipComponent, TreemapChart, VisualMapContinuousComponent,
 ]);
 window.echarts = echarts;

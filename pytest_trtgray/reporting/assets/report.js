@@ -2,359 +2,229 @@
 // Tables that can be sorted and searched, and the charts of a report. All data is in the element #data.
 (() => {
   const DATA = JSON.parse(document.getElementById("data").textContent);
-  const ROWS_AT_ONCE = 200, BARS = 30;
+  const { us, percent, color, element, added } = trtgray;
+  const PAGE = 200, ALL_AT_ONCE = 1000;
   const OUTCOME_ORDER = ["slower", "new", "gone", "inconclusive", "faster", "pass"];
-  const charts = [];
-
-  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const us = (value) => value == null ? "" : value >= 1e3 ? `${(value / 1e3).toPrecision(3)} ms` : `${Number(value.toPrecision(3))} us`;
-  const percent = (value) => value == null ? "" : `${value >= 0 ? "+" : ""}${(value * 100).toFixed(1)} %`;
-  const element = (tag, attributes = {}, ...children) => {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else if (value !== null && value !== undefined) made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  };
-  const added = (row) => (row.us ?? 0) - (row.before_us ?? (row.outcome === "new" ? 0 : row.us ?? 0));
-  const short = (text, length = 48) => text.length <= length ? text : `…${text.slice(1 - length)}`;
-  // Tooltips of ECharts are HTML, and a node's name may be anything.
-  const escape = (text) => String(text).replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
-  const tone = (outcome) => color({ slower: "bad", new: "doubt", gone: "doubt", inconclusive: "doubt", faster: "good" }[outcome] ?? "before");
+  const drawn = new Map();  // figures and their data
 
   function table(host, caption, columns, rows, { outcomes = false, sort = null, descending = true } = {}) {
-    const state = { sort, descending, query: "", outcome: "", limit: ROWS_AT_ONCE };
+    const state = { sort, descending, query: "", outcome: "", page: 0, size: PAGE };
     const body = element("tbody"), status = element("p", { role: "status", class: "muted" });
-    const more = element("button", { type: "button", onclick: () => { state.limit = Infinity; draw(); } }, "Show all rows");
-    const heads = columns.map((column) => {
-      const head = element("th", { scope: "col", class: column.text ? "text" : null });
-      head.append(element("button", { type: "button", onclick: () => {
+    const button = (text, action) => element("button", { type: "button", onclick: () => { action(); draw(); } }, text);
+    const previous = button("Previous rows", () => { state.page -= 1; }), next = button("Next rows", () => { state.page += 1; });
+    const all = button("Show all rows", () => { state.size = Infinity; state.page = 0; });
+    const heads = columns.map((column) => element("th", { scope: "col", class: column.text ? column.long ? "text long" : "text" : null },
+      button(column.title, () => {
         state.descending = state.sort === column ? !state.descending : !column.text;
         state.sort = column;
-        draw();
-      } }, column.title));
-      return head;
-    });
+        state.page = 0;
+      })));
     const haystack = rows.map((row) => columns.filter((column) => column.text).map((column) => column.show(row)).join(" ").toLowerCase());
+    const value = (column) => column.value ?? column.show;
+    function found() {
+      const kept = rows.filter((row, index) => (!state.query || haystack[index].includes(state.query)) && (!state.outcome || row.outcome === state.outcome));
+      if (!state.sort) return kept;
+      const of = value(state.sort), sign = state.descending ? -1 : 1;
+      return kept.map((row) => [of(row), row]).sort(([left], [right]) => {
+        if (left == null || right == null || left === "" || right === "") return (left == null || left === "") - (right == null || right === "");
+        return sign * (typeof left === "string" ? (left < right ? -1 : left > right ? 1 : 0) : left - right);
+      }).map(([, row]) => row);
+    }
     function draw() {
       columns.forEach((column, index) => {
         if (state.sort === column) heads[index].setAttribute("aria-sort", state.descending ? "descending" : "ascending");
         else heads[index].removeAttribute("aria-sort");
       });
-      let found = rows.map((row, index) => [row, index]).filter(([row, index]) =>
-        (!state.query || haystack[index].includes(state.query)) && (!state.outcome || row.outcome === state.outcome));
-      if (state.sort) {
-        const value = state.sort.value ?? state.sort.show, sign = state.descending ? -1 : 1;
-        found.sort(([a], [b]) => {
-          const left = value(a), right = value(b);
-          if (left == null || right == null) return (left == null) - (right == null);
-          return sign * (typeof left === "string" ? left.localeCompare(right) : left - right);
-        });
-      }
-      body.replaceChildren(...found.slice(0, state.limit).map(([row]) => element("tr", {}, ...columns.map((column, index) => {
-        const cell = element(index ? "td" : "th", { scope: index ? null : "row", class: column.text && index ? "text" : null }, column.show(row) ?? "");
-        if (column.tone) cell.style.color = column.tone(row) || "";
+      const kept = found(), pages = Math.max(1, Math.ceil(kept.length / state.size));
+      state.page = Math.min(Math.max(state.page, 0), pages - 1);
+      const first = pages === 1 ? 0 : state.page * state.size, shown = kept.slice(first, pages === 1 ? kept.length : first + state.size);
+      body.replaceChildren(...shown.map((row) => element("tr", {}, ...columns.map((column, index) => {
+        const cell = element(index ? "td" : "th", { scope: index ? null : "row", class: column.text && index ? column.long ? "text long" : "text" : null }, column.show(row) ?? "");
+        const name = column.tone?.(row);
+        if (name) cell.classList.add(name);
         return cell;
       }))));
-      status.textContent = `${Math.min(found.length, state.limit)} of ${rows.length} rows shown`;
-      more.hidden = found.length <= state.limit;
+      status.textContent = pages > 1 ? `rows ${first + 1} to ${first + shown.length} of ${kept.length}` : `${kept.length} of ${rows.length} rows shown`;
+      previous.disabled = state.page === 0;
+      next.disabled = state.page >= pages - 1;
+      previous.hidden = next.hidden = pages === 1;
+      all.hidden = pages === 1 || kept.length > ALL_AT_ONCE;
     }
-    const search = element("input", { type: "search", oninput: (event) => { state.query = event.target.value.toLowerCase(); draw(); } });
-    const tools = element("div", { class: "tools" }, element("label", {}, "Search", search));
-    if (outcomes) {
-      const seen = OUTCOME_ORDER.filter((outcome) => rows.some((row) => row.outcome === outcome));
-      const select = element("select", { onchange: (event) => { state.outcome = event.target.value; draw(); } },
+    const again = (change) => { change(); state.page = 0; draw(); };
+    const tools = element("div", { class: "tools" }, element("label", {}, "Search",
+      element("input", { type: "search", oninput: (event) => again(() => { state.query = event.target.value.toLowerCase(); }) })));
+    const seen = outcomes ? OUTCOME_ORDER.filter((outcome) => rows.some((row) => row.outcome === outcome)) : [];
+    if (seen.length) {
+      const select = element("select", { onchange: (event) => again(() => { state.outcome = event.target.value; }) },
         element("option", { value: "" }, "all"), ...seen.map((outcome) => element("option", { value: outcome }, outcome)));
       tools.append(element("label", {}, "Verdict", select));
     }
-    host.replaceChildren(tools,
+    host.replaceChildren(...(rows.length > 8 ? [tools] : []),
       element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
         element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...heads)), body)),
-      status, more);
+      ...(rows.length > 8 ? [element("div", { class: "pages" }, status, previous, next, all)] : []));
     draw();
   }
 
-  function layersTable(host, timing) {
-    const judged = timing.layers.some((row) => row.outcome);
-    const columns = [
-      { title: "Layer (ONNX nodes)", text: true, show: (row) => row.key },
-      judged && { title: "Verdict", text: true, show: (row) => row.outcome, tone: (row) => row.outcome === "pass" ? "" : tone(row.outcome) },
-      judged && { title: "Before", show: (row) => us(row.before_us), value: (row) => row.before_us },
-      { title: "Now", show: (row) => us(row.us), value: (row) => row.us },
-      judged && { title: "Adds", show: (row) => row.before_us != null || row.outcome === "new" ? us(added(row)) : "", value: added },
-      judged && { title: "Change", show: (row) => row.before_us && row.us ? percent(row.change) : "", value: (row) => row.change },
-      judged && { title: "95 % interval", show: (row) => row.before_us && row.us ? `${percent(row.low)} to ${percent(row.high)}` : "", value: (row) => row.low },
-      { title: "Share", show: (row) => percent(row.share).replace("+", ""), value: (row) => row.share },
-      { title: "Module", text: true, show: (row) => row.module },
-      { title: "Type", text: true, show: (row) => row.kind },
-      { title: "Precision", text: true, show: (row) => row.precision },
-    ].filter(Boolean);
-    const sort = columns.find((column) => column.title === (judged ? "Adds" : "Now"));
-    table(host, `${timing.layers.length} layers; select a heading to sort`, columns, timing.layers, { outcomes: judged, sort });
-  }
+  const WORDS = { slower: "bad", new: "doubt", gone: "doubt", inconclusive: "doubt", faster: "good" };
 
-  function structureTable(host, structure) {
-    const changed = new Set(structure.changed);
-    const rows = structure.layers.map((layer, index) => ({ ...layer, index, nodes: (layer.onnx ?? []).join(" + ") || layer.name }));
-    rows.forEach((row) => { row.is_changed = (row.onnx ?? []).some((node) => changed.has(node)) || changed.has(row.name); });
-    const types = (tensors) => [...new Set((tensors ?? []).map((tensor) => tensor[1]))].join(", ");
-    table(host, `${rows.length} layers in order of execution`, [
-      { title: "Layer (ONNX nodes)", text: true, show: (row) => row.nodes },
-      { title: "Position", show: (row) => String(row.index), value: (row) => row.index },
-      { title: "Changed", text: true, show: (row) => row.is_changed ? "changed" : "", tone: () => color("bad") },
-      { title: "Type", text: true, show: (row) => row.kind },
-      { title: "Inputs", text: true, show: (row) => types(row.inputs) },
-      { title: "Outputs", text: true, show: (row) => types(row.outputs) },
-      { title: "Kernel", text: true, show: (row) => row.tactic ?? "" },
-    ], rows);
-  }
-
-  function logTable(host, log) {
-    if (!log.records?.length) { host.remove(); return; }
-    table(host, `${log.records.length} messages`, [
-      { title: "Message", text: true, show: (row) => row.message },
-      { title: "Severity", text: true, show: (row) => row.severity },
-      { title: "Phase", text: true, show: (row) => row.phase ?? "" },
-    ], log.records);
-  }
-
-  const axis = (name) => ({ name, nameTextStyle: { color: color("muted") }, axisLabel: { color: color("muted") },
-    axisLine: { lineStyle: { color: color("line") } }, splitLine: { lineStyle: { color: color("line") } } });
-  const tooltip = (formatter) => ({ confine: true, backgroundColor: color("panel"), borderColor: color("line"),
-    textStyle: { color: color("text") }, formatter: (item) => formatter(item).map(escape).join("<br>") });
-
-  const PLOTS = {
-    bars({ timing }) {
-      const judged = timing.layers.filter((row) => row.us != null || row.before_us != null);
-      const rows = [...judged].sort((a, b) => Math.abs(added(b)) - Math.abs(added(a)) || (b.us ?? 0) - (a.us ?? 0)).slice(0, BARS).reverse();
-      if (!rows.length) return null;
-      const bar = (name, value, tint) => ({ type: "bar", name, data: rows.map(value), itemStyle: { color: tint }, animation: false });
-      const interval = { type: "custom", name: "95 % interval", animation: false, data: rows.map((row, index) =>
-        row.before_us && row.us ? [row.us * (1 + row.low) / (1 + row.change), row.us * (1 + row.high) / (1 + row.change), index] : [null, null, index]),
-        encode: { x: [0, 1], y: 2 },
-        renderItem: (_, api) => {
-          const [low, y] = api.coord([api.value(0), api.value(2)]), [high] = api.coord([api.value(1), api.value(2)]);
-          if (Number.isNaN(low)) return null;
-          const at = y + api.size([0, 1])[1] * 0.2;
-          return { type: "line", shape: { x1: low, x2: high, y1: at, y2: at }, style: { stroke: color("text"), lineWidth: 2 } };
-        } };
-      const series = [bar("now", (row) => ({ value: row.us, itemStyle: { color: row.outcome && row.outcome !== "pass" ? tone(row.outcome) : color("now") } }), color("now"))];
-      if (rows.some((row) => row.before_us != null)) series.unshift(bar("before", (row) => row.before_us, color("before")), interval);
-      return {
-        height: Math.max(180, rows.length * 26 + 80),
-        option: {
-          grid: { left: 8, right: 24, top: 30, bottom: 30, containLabel: true }, legend: { top: 0, textStyle: { color: color("text") }, data: series.map((each) => each.name) },
-          xAxis: { type: "value", ...axis("us") },
-          yAxis: { type: "category", data: rows.map((row) => short(row.key)), ...axis("") },
-          tooltip: { trigger: "item", ...tooltip(({ dataIndex }) => { const row = rows[dataIndex]; return [row.key, `${us(row.before_us)} → ${us(row.us)}`, row.before_us && row.us ? `${percent(row.change)} (${percent(row.low)} to ${percent(row.high)})` : row.outcome ?? ""]; }) },
-          series,
-        },
-        label: `The layer that adds most: ${rows.at(-1).key}, ${us(rows.at(-1).before_us)} to ${us(rows.at(-1).us)}`,
-      };
+  const TABLES = {
+    layers(host, { timing }) {
+      const rows = timing.layers, judged = rows.some((row) => row.outcome), both = (row) => row.before_us && row.us;
+      const columns = [
+        { title: "Layer (ONNX nodes)", text: true, show: (row) => row.key },
+        judged && { title: "Verdict", text: true, show: (row) => row.outcome, tone: (row) => WORDS[row.outcome] },
+        judged && { title: "Before", show: (row) => us(row.before_us), value: (row) => row.before_us },
+        { title: "Now", show: (row) => us(row.us), value: (row) => row.us },
+        judged && { title: "Adds", show: (row) => row.before_us != null || row.outcome === "new" ? us(added(row), true) : "", value: added },
+        judged && { title: "Change", show: (row) => both(row) ? percent(row.change) : "", value: (row) => both(row) ? row.change : null },
+        judged && { title: "95 % interval", show: (row) => both(row) ? `${percent(row.low)} to ${percent(row.high)}` : "", value: (row) => both(row) ? row.low : null },
+        { title: "Share", show: (row) => percent(row.share).replace("+", ""), value: (row) => row.share },
+        { title: "Module", text: true, long: true, show: (row) => row.module },
+        { title: "Type", text: true, show: (row) => row.kind },
+        { title: "Precision", text: true, show: (row) => row.precision },
+        rows.some((row) => row.bound) && { title: "Bound", text: true, show: (row) => row.bound ?? "" },
+        rows.some((row) => row.roof_us) && { title: "Of the roof", show: (row) => row.roof_us && row.us ? percent(row.roof_us / row.us).replace("+", "") : "", value: (row) => row.roof_us && row.us ? row.roof_us / row.us : null },
+      ].filter(Boolean);
+      const sort = columns.find((column) => column.title === (judged ? "Adds" : "Now"));
+      table(host, `${rows.length} layers; select a heading to sort`, columns, rows, { outcomes: judged, sort });
     },
 
-    modules({ timing }) {
-      const root = { children: new Map(), name: "engine" };
-      for (const row of timing.layers) {
-        if (!(row.us > 0)) continue;
-        let place = root;
-        for (const part of (row.module || "(no module)").split(/[/.]/).filter(Boolean)) {
-          if (!place.children.has(part)) place.children.set(part, { children: new Map(), name: part });
-          place = place.children.get(part);
-        }
-        place.children.set(`layer ${place.children.size} ${row.key}`, { row, name: short(row.key, 30), children: new Map() });
-      }
-      const node = (place) => {
-        const children = [...place.children.values()].map(node);
-        const now = place.row ? place.row.us : children.reduce((sum, child) => sum + child.value, 0);
-        const before = place.row ? place.row.before_us ?? (place.row.outcome === "new" ? 0 : place.row.us) : children.reduce((sum, child) => sum + child.before, 0);
-        const change = before > 0 ? now / before - 1 : 1, changed = place.row ? !["pass", undefined].includes(place.row.outcome) : false;
-        return { name: place.name, value: now, before, change, children: children.length ? children : undefined,
-          itemStyle: { color: place.row ? changed ? tone(place.row.outcome) : color("before") : undefined, borderColor: color("ground") } };
-      };
-      return {
-        option: {
-          color: [color("before")],
-          tooltip: tooltip(({ data }) => data?.name ? [data.name, `${us(data.before)} → ${us(data.value)} (${percent(data.change)})`] : []),
-          series: [{ type: "treemap", animation: false, roam: false, nodeClick: "zoomToNode", data: node(root).children ?? [], leafDepth: 3,
-            label: { color: "#ffffff", textBorderColor: "#000000", textBorderWidth: 2 },
-            upperLabel: { show: true, height: 20, color: color("text") }, breadcrumb: { itemStyle: { color: color("panel"), textStyle: { color: color("text") } } },
-            levels: [{ itemStyle: { gapWidth: 2, borderColor: color("line") } }, { itemStyle: { gapWidth: 1, borderWidth: 2, borderColor: color("line") } }] }],
-        },
-        label: "Time by module; the table of layers has the same numbers",
-      };
+    modules(host, { timing }) {
+      const rows = timing.module_times ?? [], count = (value) => value == null ? "" : value >= 1e9 ? `${(value / 1e9).toPrecision(3)} G` : value >= 1e6 ? `${(value / 1e6).toPrecision(3)} M` : `${(value / 1e3).toPrecision(3)} k`;
+      if (rows.length < 2) { host.remove(); return; }
+      const now = { title: "Time", show: (row) => us(row.us), value: (row) => row.us };
+      table(host, "Time by module; outer modules hold inner ones", [
+        { title: "Module", text: true, long: true, show: (row) => row.module }, now,
+        { title: "Share", show: (row) => percent(row.share).replace("+", ""), value: (row) => row.share },
+        { title: "Layers", show: (row) => String(row.layers), value: (row) => row.layers },
+        { title: "FLOP", show: (row) => count(row.flops), value: (row) => row.flops },
+        { title: "Weights, bytes", show: (row) => count(row.weights_bytes), value: (row) => row.weights_bytes },
+        { title: "Bound", text: true, show: (row) => row.bound === "unknown" ? "" : row.bound },
+      ], rows, { sort: now });
     },
 
-    trend({ timing }) {
-      const past = timing.history.map((run) => ({ us: run.us, low: run.us * Math.exp(-1.96 * run.error), high: run.us * Math.exp(1.96 * run.error), context: run.context }));
-      const runs = [...past, { us: timing.engine.us, context: timing.context, now: true }];
-      const names = runs.map((run, index) => run.now ? "this run" : (run.context.time_utc ?? `run ${index + 1}`).slice(0, 16).replace("T", " "));
-      return {
-        option: {
-          grid: { left: 8, right: 24, top: 30, bottom: 30, containLabel: true },
-          xAxis: { type: "category", data: names, ...axis("") }, yAxis: { type: "value", scale: true, ...axis("us") },
-          tooltip: { trigger: "item", ...tooltip(({ dataIndex }) => { const run = runs[dataIndex]; return [names[dataIndex], us(run.us), ...["commit", "driver", "job"].filter((key) => run.context?.[key]).map((key) => `${key} ${run.context[key]}`)]; }) },
-          series: [{ type: "line", animation: false, data: runs.map((run) => ({ value: run.us, symbolSize: run.now ? 14 : 8, itemStyle: { color: run.now ? tone(timing.engine.outcome) : color("now") } })), lineStyle: { color: color("before") } }],
-        },
-        label: `The engine took ${runs.map((run) => us(run.us)).join(", ")}; the last is this run`,
-      };
+    structure(host, { structure }) {
+      const changed = new Set(structure.changed);
+      const rows = structure.layers.map((layer, index) => ({ ...layer, index, nodes: (layer.onnx ?? []).join(" + ") || layer.name }));
+      const types = (tensors) => [...new Set((tensors ?? []).map((tensor) => tensor[1]))].join(", ");
+      table(host, `${rows.length} layers in order of execution`, [
+        { title: "Layer (ONNX nodes)", text: true, show: (row) => row.nodes },
+        { title: "Position", show: (row) => String(row.index), value: (row) => row.index },
+        { title: "Changed", text: true, show: (row) => changed.has(row.index) ? "changed" : "", tone: () => "bad" },
+        { title: "Type", text: true, show: (row) => row.kind },
+        { title: "Inputs", text: true, show: (row) => types(row.inputs) },
+        { title: "Outputs", text: true, show: (row) => types(row.outputs) },
+        { title: "Kernel", text: true, long: true, show: (row) => row.tactic ?? "" },
+      ], rows);
     },
 
-    roofline({ timing }) {
-      const rows = timing.layers.filter((row) => row.flops > 0 && row.bytes > 0 && row.us > 0);
-      if (!rows.length) return null;
-      const points = rows.map((row) => [row.flops / row.bytes, row.flops / row.us / 1e6]);
-      const series = [{ type: "scatter", name: "layers", animation: false, data: points, symbolSize: 8, itemStyle: { color: color("now") } }];
-      const peak = timing.roofline;
-      if (peak?.flops_per_s && peak?.bytes_per_s) {
-        const ridge = peak.flops_per_s / peak.bytes_per_s, xs = points.map(([x]) => x), low = Math.min(...xs, ridge) / 2, high = Math.max(...xs, ridge) * 2;
-        series.push({ type: "line", name: "limit of the device", animation: false, symbol: "none", lineStyle: { color: color("muted") },
-          data: [low, ridge, high].map((x) => [x, Math.min(peak.flops_per_s, x * peak.bytes_per_s) / 1e12]) });
-      }
-      return {
-        option: {
-          grid: { left: 8, right: 24, top: 30, bottom: 40, containLabel: true }, legend: { top: 0, textStyle: { color: color("text") } },
-          xAxis: { type: "log", ...axis("FLOP/byte"), nameLocation: "middle", nameGap: 28 }, yAxis: { type: "log", ...axis("TFLOP/s") },
-          tooltip: { trigger: "item", ...tooltip(({ dataIndex, seriesIndex }) => seriesIndex ? ["limit of the device"] : [rows[dataIndex].key, us(rows[dataIndex].us), `${points[dataIndex][0].toPrecision(3)} FLOP/byte, ${points[dataIndex][1].toPrecision(3)} TFLOP/s`]) },
-          series,
-        },
-        label: `${rows.length} layers between memory and compute`,
-      };
-    },
-
-    graph({ structure }) {
-      const layers = structure.layers, changed = new Set(structure.changed), maker = new Map();
-      layers.forEach((layer, index) => (layer.outputs ?? []).forEach((tensor) => maker.set(tensor[0], index)));
-      const depth = new Array(layers.length).fill(0), level = new Map();
-      const links = [];
-      layers.forEach((layer, index) => (layer.inputs ?? []).forEach((tensor) => {
-        const from = maker.get(tensor[0]);
-        if (from !== undefined && from !== index) {
-          links.push({ source: String(from), target: String(index) });
-          if (from < index) depth[index] = Math.max(depth[index], depth[from] + 1);
-        }
-      }));
-      if (!links.length) layers.forEach((_, index) => { depth[index] = index; });
-      const perLine = 24;  // a chain is folded like text
-      const data = layers.map((layer, index) => {
-        const beside = level.get(depth[index]) ?? 0;
-        level.set(depth[index], beside + 1);
-        const nodes = layer.onnx ?? [], isChanged = nodes.some((node) => changed.has(node)) || changed.has(layer.name);
-        return { id: String(index), name: nodes.join(" + ") || layer.name, kind: layer.kind, isChanged,
-          x: (depth[index] % perLine) * 60, y: Math.floor(depth[index] / perLine) * 160 + beside * 30,
-          symbolSize: isChanged ? 18 : 10, itemStyle: { color: isChanged ? color("bad") : color("now") } };
-      });
-      const count = data.filter((node) => node.isChanged).length;
-      return {
-        canvas: true,
-        option: {
-          tooltip: tooltip(({ data: node }) => node.name !== undefined ? [node.name, node.kind, node.isChanged ? "changed" : ""].filter(Boolean) : [""]),
-          series: [{ type: "graph", layout: "none", preserveAspect: true, animation: false, roam: true, data, links, edgeSymbol: ["none", "arrow"], edgeSymbolSize: 5,
-            lineStyle: { color: color("before"), opacity: .7 }, label: { show: false }, left: 20, right: 20, top: 20, bottom: 20 }],
-        },
-        label: `${layers.length} layers, ${count} of them changed`,
-      };
-    },
-
-    errors({ outputs }) {
-      const rows = outputs.outputs.filter((row) => row.histogram?.counts?.length);
-      if (!rows.length) return null;
-      const edges = rows[0].histogram.edges;
-      return {
-        option: {
-          grid: { left: 8, right: 24, top: 30, bottom: 40, containLabel: true }, legend: { top: 0, textStyle: { color: color("text") } },
-          xAxis: { type: "category", data: rows[0].histogram.counts.map((_, index) => edges[index].toExponential(0)), ...axis("absolute error"), nameLocation: "middle", nameGap: 28 },
-          yAxis: { type: "value", ...axis("%") },
-          tooltip: { trigger: "item", ...tooltip(({ seriesName, name, value }) => [seriesName, `from ${name}`, `${value.toPrecision(3)} % of the elements`]) },
-          series: rows.map((row) => { const total = row.histogram.counts.reduce((a, b) => a + b, 0) || 1; return { type: "bar", name: row.name, animation: false, data: row.histogram.counts.map((count) => 100 * count / total) }; }),
-        },
-        label: "Distribution of the errors",
-      };
-    },
-
-    rows({ outputs }) {
-      const rows = outputs.outputs.filter((row) => row.rows?.length > 1);
-      if (!rows.length) return null;
-      return {
-        option: {
-          grid: { left: 8, right: 24, top: 30, bottom: 40, containLabel: true }, legend: { top: 0, textStyle: { color: color("text") } },
-          xAxis: { type: "category", data: rows[0].rows.map((row) => String(row.index)), ...axis("row"), nameLocation: "middle", nameGap: 28 },
-          yAxis: { type: "value", ...axis("relative L2") },
-          tooltip: { trigger: "item", ...tooltip(({ seriesName, name, value }) => [seriesName, `row ${name}`, Number(value ?? 0).toExponential(2)]) },
-          series: rows.map((row) => ({ type: "bar", name: row.name, animation: false, data: row.rows.map((each) => each.relative_l2) })),
-        },
-        label: "Relative error by row of the batch",
-      };
-    },
-
-    log({ log }) {
-      const records = (log.records ?? []).filter((record) => record.time_s);
-      if (!records.length) return null;
-      const levels = ["verbose", "info", "warning", "error", "internal_error"], start = records[0].time_s;
-      return {
-        height: 260,
-        option: {
-          grid: { left: 8, right: 24, top: 20, bottom: 40, containLabel: true },
-          xAxis: { type: "value", ...axis("s"), nameLocation: "middle", nameGap: 28 }, yAxis: { type: "category", data: levels, ...axis("") },
-          tooltip: { trigger: "item", ...tooltip(({ dataIndex }) => [records[dataIndex].severity, short(records[dataIndex].message, 120)]) },
-          series: [{ type: "scatter", animation: false, data: records.map((record) => [record.time_s - start, record.severity]),
-            itemStyle: { color: ({ dataIndex }) => ({ error: color("bad"), internal_error: color("bad"), warning: color("doubt") })[records[dataIndex].severity] ?? color("now") } }],
-        },
-        label: `${records.length} messages over time`,
-      };
+    log(host, { log }) {
+      if (!log.records?.length) { host.remove(); return; }
+      const tones = { error: "bad", internal_error: "bad", warning: "doubt" };
+      const start = log.records.find((record) => record.time_s)?.time_s;
+      table(host, `${log.records.length} messages${log.left_out ? `; ${log.left_out} more are left out` : ""}`, [
+        { title: "Message", text: true, show: (row) => row.message },
+        { title: "Severity", text: true, show: (row) => row.severity, tone: (row) => tones[row.severity] },
+        { title: "Phase", text: true, show: (row) => row.phase ?? "" },
+        { title: "Seconds", show: (row) => row.time_s ? (row.time_s - start).toFixed(3) : "", value: (row) => row.time_s },
+      ], log.records);
     },
   };
 
+  // The layers of one engine in several runs, found again by their ONNX nodes.
+  function compareTable(host) {
+    const ids = host.dataset.compare.split(" "), titles = JSON.parse(host.dataset.titles), rows = new Map();
+    ids.forEach((id, run) => DATA[id].timing.layers.forEach((layer) => {
+      if (layer.us == null) return;
+      if (!rows.has(layer.key)) rows.set(layer.key, { key: layer.key, module: layer.module, times: [] });
+      rows.get(layer.key).times[run] = layer.us;
+    }));
+    const all = [...rows.values()], last = ids.length - 1;
+    const gain = (row) => row.times[0] != null && row.times[last] != null ? row.times[last] - row.times[0] : null;
+    const adds = { title: "Last against first", show: (row) => gain(row) == null ? "" : `${us(gain(row), true)} (${percent(row.times[last] / row.times[0] - 1)})`, value: gain };
+    table(host, `${all.length} layers; select a heading to sort`, [
+      { title: "Layer (ONNX nodes)", text: true, show: (row) => row.key },
+      ...ids.map((_, run) => ({ title: titles[run], show: (row) => us(row.times[run]), value: (row) => row.times[run] })), adds,
+      { title: "Module", text: true, long: true, show: (row) => row.module },
+    ], all, { sort: adds });
+  }
+
+  function numbersTable({ columns, rows }) {
+    return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The numbers of the chart" }, element("table", {},
+      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell, index) => element(index ? "td" : "th", { scope: index ? null : "row" }, String(cell ?? ""))))))));
+  }
+
+  function choices(figure, made, data) {
+    figure.querySelector(".tools")?.remove();
+    if (!made.choices || made.choices.options.length < 2) return;
+    const select = element("select", { onchange: (event) => { figure.dataset.choice = event.target.value; draw(figure, data); figure.querySelector("select").focus(); } },
+      ...made.choices.options.map(([value, text]) => element("option", { value, selected: value === made.choices.chosen ? "" : null }, text)));
+    figure.querySelector("figcaption").after(element("div", { class: "tools" }, element("label", {}, made.choices.label, select)));
+  }
+
   function draw(figure, data) {
-    const made = PLOTS[figure.dataset.chart](data);
+    const made = trtgray.plots[figure.dataset.chart](data, { width: figure.clientWidth || 800, choice: figure.dataset.choice });
     figure.hidden = !made;
     if (!made) return;
     let host = figure.querySelector(".plot");
-    if (!host) { host = element("div", { class: "plot" }); figure.prepend(host); }
-    host.setAttribute("role", "img");
+    if (!host) { host = element("div", { class: "plot", role: "img" }); figure.append(host); }
     host.setAttribute("aria-label", made.label);
     if (made.height) host.style.height = `${made.height}px`;
+    choices(figure, made, data);
     echarts.getInstanceByDom(host)?.dispose();
-    const chart = echarts.init(host, null, { renderer: made.canvas ? "canvas" : "svg" });
-    chart.setOption({ textStyle: { color: color("text"), fontFamily: "system-ui, sans-serif" }, ...made.option });
+    const chart = echarts.init(host, null, { renderer: "svg" });
+    const font = { color: color("text"), fontFamily: "system-ui, sans-serif" };
+    const series = made.option.series.map((each) => ({ animation: false, ...each }));  // labels fade in otherwise, on paper too
+    chart.setOption({ animation: false, textStyle: font, color: [1, 2, 3, 4, 5, 6].map((number) => color(`s${number}`)), ...made.option, series });
+    figure.querySelector("details")?.remove();
+    if (made.numbers) {
+      const details = element("details", { ontoggle: () => { if (details.children.length === 1) details.append(numbersTable(made.numbers)); } }, element("summary", {}, "The numbers of this chart"));
+      figure.append(details);
+    }
+    chart.getZr().flush();  // printing does not wait for the next frame
     figure.dataset.drawn = "yes";
-    return chart;
+    drawn.set(figure, data);
   }
 
   // A chart is drawn when it comes into view: a report of many engines opens at once.
+  const dataOf = (figure) => DATA[figure.closest("section.engine").id];
   const watcher = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting || target.dataset.drawn) continue;
-      const data = DATA[target.closest("section.engine").id];
-      charts.push([target, data]);
-      draw(target, data);
-    }
+    for (const { target, isIntersecting } of entries) if (isIntersecting && !target.dataset.drawn) draw(target, dataOf(target));
   }, { rootMargin: "400px" });
 
   for (const section of document.querySelectorAll("section.engine")) {
     const data = DATA[section.id];
-    const tables = { layers: () => layersTable, structure: () => structureTable, log: () => logTable };
-    for (const host of section.querySelectorAll("[data-table]")) {
-      const kind = host.dataset.table;
-      tables[kind]()(host, data[kind === "layers" ? "timing" : kind]);
-    }
+    for (const host of section.querySelectorAll("[data-table]")) TABLES[host.dataset.table](host, data);
     for (const figure of section.querySelectorAll("[data-chart]")) {
-      if (figure.hidden) figure.hidden = !PLOTS[figure.dataset.chart](data);
+      figure.hidden = !trtgray.has[figure.dataset.chart](data);
       if (!figure.hidden) watcher.observe(figure);
     }
   }
+  document.querySelectorAll("[data-compare]").forEach(compareTable);
 
-  const redraw = () => charts.forEach(([figure, data]) => draw(figure, data));
-  const button = document.getElementById("theme"), system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+  const redraw = () => drawn.forEach((data, figure) => draw(figure, data));
+  const root = document.documentElement, button = document.getElementById("theme"), system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
   const show = () => button.setAttribute("aria-pressed", String(isDark()));
-  button.addEventListener("click", () => { document.documentElement.dataset.theme = isDark() ? "light" : "dark"; show(); redraw(); });
+  button.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; show(); redraw(); });
   system.addEventListener("change", () => { show(); redraw(); });
-  addEventListener("resize", () => charts.forEach(([figure]) => echarts.getInstanceByDom(figure.querySelector(".plot"))?.resize()));
-  addEventListener("beforeprint", () => document.querySelectorAll("[data-chart]").forEach((figure) => {
-    if (!figure.hidden && !figure.dataset.drawn) { const data = DATA[figure.closest("section.engine").id]; charts.push([figure, data]); draw(figure, data); }
-  }));
+  let width = innerWidth, timer;
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; clearTimeout(timer); timer = setTimeout(redraw, 100); } });
+
+  // On paper everything is there, in light colours, as wide as a page.
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    document.body.style.width = "700px";
+    document.querySelectorAll("[data-chart]").forEach((figure) => { if (!figure.hidden) draw(figure, dataOf(figure)); });
+  });
+  addEventListener("afterprint", () => {
+    document.body.style.width = "";
+    if (theme === undefined) delete root.dataset.theme; else root.dataset.theme = theme;
+    redraw();
+  });
   show();
 })();

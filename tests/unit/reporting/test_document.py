@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from pytest_trtgray.reporting.document import DocumentError, finite, make_document, read_document
 from pytest_trtgray.reporting.results import CheckResult
+from tests.documents import document
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -41,3 +44,9 @@ def test_refusals(tmp_path: Path, content: bytes, reason: str) -> None:
 
 def test_finite() -> None:
     assert finite({1: [float("inf"), (2.0, "x", None)]}) == {"1": [None, [2.0, "x", None]]}
+
+
+@pytest.mark.parametrize("slower", [None, 3])
+def test_the_documents_that_reports_are_tested_with_follow_the_schema(slower: int | None) -> None:
+    schema = json.loads((files("pytest_trtgray.reporting") / "run.schema.json").read_text("utf-8"))
+    jsonschema.validate(document(slower=slower), schema)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_trtgray.reporting.headline import since
+from pytest_trtgray.reporting.headline import since, slower_facts
 from pytest_trtgray.reporting.html import render, sections_of
 from tests.documents import document
 
@@ -29,8 +29,74 @@ def test_what_failed_by_how_much_and_since_when_stands_first() -> None:
     top = body(render([document(slower=7)])).partition('<main id="main">')[0]
 
     assert "bert failed" in top
-    assert "timing slower: /encoder/layer.0/attention/part7/MatMul: 12.0 -&gt; 36.0 us, +200.0%" in top
-    assert "against 3 recorded runs, the newest of 2026-11-12 09:30 UTC; commits c0ffee2..beef00" in top
+    assert "Slower: /encoder/layer.0/attention/part7/MatMul (float16 gemm)" in top
+    assert "12 us -&gt; 36 us, +200.0%" in top
+    assert "after 2026-11-12 09:30 UTC, the newest of 3 recorded runs; between commits c0ffee2 and beef00" in top
+    assert (
+        "between +180.0% and +220.0% with 95 % confidence; chance of seeing this without any change: less than 1 in a "
+        "million; from 3 recorded runs and 3 sessions now"
+    ) in top
+
+
+def test_a_failure_that_is_no_slowdown_says_what_and_what_to_do() -> None:
+    run = document()
+    finding = {"severity": "error", "where": "hidden", "what": "output 'hidden': 3 of 1000 elements differ\nworst"}
+    run["checks"][1].update(
+        outcome="differs", findings=[{**finding, "rule": "accuracy", "evidence": {}, "remedy": "Look at it."}]
+    )
+    top = body(render([run])).partition('<main id="main">')[0]
+
+    assert "outputs differs: output &#39;hidden&#39;: 3 of 1000 elements differ</p>" in top
+    assert '<p class="remedy">Look at it.</p>' in top
+    assert "How sure" not in top
+
+
+def slower_check(**changes: Any) -> dict[str, Any]:
+    check: dict[str, Any] = document(slower=7)["checks"][0]
+    check["details"].update(changes)
+    return check
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        (
+            {"machine": -0.2},
+            "All layers alike",
+            "-20.0%: the machine itself, which is taken out of the change of a layer",
+        ),
+        ({"history": [{"context": {}}]}, "Since when", "after the only recorded run"),
+        ({"against": "old"}, "Since when", "against old, measured in turn with it in this run"),
+        (
+            {"context": {"commit": "c0ffee2"}},
+            "Since when",
+            "after 2026-11-12 09:30 UTC, the newest of 3 recorded runs, which was of the same commit c0ffee2",
+        ),
+    ],
+)
+def test_facts_of_a_slowdown(changes: dict[str, Any], name: str, value: str) -> None:
+    assert dict(slower_facts(slower_check(**changes)))[name] == value
+
+
+def test_facts_where_only_the_whole_engine_is_slower() -> None:
+    check = document()["checks"][0]
+    engine = {**check["details"]["engine"], "outcome": "slower", "before_us": 100.0, "us": 150.0, "change": 0.5}
+    check.update(outcome="slower", details={**check["details"], "engine": {**engine, "p_value": 0.004}})
+    facts = dict(slower_facts(check))
+
+    assert facts["What got slower"] == "the whole engine"
+    assert facts["By how much"] == "100 us -> 150 us, +50.0%"
+    assert "1 in 250" in facts["How sure"]
+    assert "One inference" not in facts
+
+
+def test_layers_that_a_finding_names_are_marked_as_changed() -> None:
+    (section,) = sections_of(document(slower=7))
+    assert section.data["structure"]["changed"] == [7]
+
+    run = document(slower=7)
+    run["checks"][2]["findings"][0]["rule"] = "structure.OPT-10"  # advice on what could be faster
+    assert sections_of(run)[0].data["structure"]["changed"] == []
 
 
 def test_a_run_without_faults() -> None:
@@ -44,6 +110,11 @@ def test_several_runs_stand_side_by_side_failures_first() -> None:
     html = render([document(), document(slower=1)], ["old.json", "new.json"])
 
     assert "<h1>1 of 2 engines failed</h1>" in html
+    overview = html.partition("Side by side")[2].partition("</table>")[0]
+    assert re.findall(r'class="(\w+)">([\w ]+)</a> ([\d.]+ us|[\d.]+ ms)(?: \(([^)]*)\))?', overview) == [
+        ("good", "passed", "396 us", ""),
+        ("bad", "timing slower", "408 us", "+3.0%"),
+    ]
     titles = re.findall(r"<h2[^>]*>(bert in \w+\.json)", html)
     assert titles == ["bert in new.json", "bert in old.json"]
     assert len(embedded(html)) == 2

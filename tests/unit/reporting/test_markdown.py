@@ -23,7 +23,7 @@ def test_a_failure_with_its_remedy_and_since_when() -> None:
 def test_a_pass_is_a_table_only() -> None:
     text = render_markdown(document())
 
-    assert text.count("✅ pass") == 3
+    assert text.count("✅ pass") == 4
     assert "<details>" not in text
     assert "**" not in text
 
@@ -57,3 +57,21 @@ def test_it_stays_below_what_github_takes() -> None:
 
     assert len(text.encode()) < MAX_BYTES + 200
     assert text.endswith("cut; --trt-report has everything\n")
+
+
+def test_any_name_is_one_cell_where_markdown_is_rendered() -> None:
+    """By a renderer of the same dialect that GitHub and GitLab use."""
+    renderer = pytest.importorskip("markdown_it", reason="needs markdown-it-py, found none").MarkdownIt("gfm-like")
+    evil = "a|b<img src=x onerror=alert(1)>`c`*d*\\|_e_ https://x.example [l](u)\n| new | row |"
+    run = document(slower=7)
+    run["checks"][0]["details"]["layers"][7]["key"] = evil
+    run["checks"][0]["summary"] = evil
+    run["checks"][0]["findings"][0].update(what=evil, remedy=evil)
+    html = renderer.render(render_markdown(run))
+
+    assert "<img" not in html
+    rows = [row.count("<td") for row in html.split("<tr>")[1:] if "<td" in row]
+    assert rows == [3] * 4 + [6] * 5
+    assert html.count("<em>") == html.count("<code>") == 0
+    assert 'href="u"' not in html
+    assert html.count("a|b&lt;img src=x onerror=alert(1)&gt;`c`*d*\\|_e_") == 4
