@@ -7,6 +7,7 @@ run (and the baseline that it passed against) as the baseline; structure by
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -153,7 +154,7 @@ def _grouped(checks: Iterable[Check], key: Callable[[Check], object]) -> dict[ob
 
 
 def _shapes(check: Check) -> str:
-    return repr(sorted((_details(check).get("shapes") or {}).items()))
+    return json.dumps(_details(check).get("shapes"), sort_keys=True)
 
 
 def _details(check: Check) -> Mapping[str, Any]:
