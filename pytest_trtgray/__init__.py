@@ -40,11 +40,14 @@ if TYPE_CHECKING:
         StructureOf,
     )
     from pytest_trtgray.logs.log import Log
+    from pytest_trtgray.reporting.tables import beside_table
     from pytest_trtgray.shape_switches import ShapeSwitches
+    from pytest_trtgray.timing.beside import Beside, beside
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Beside": "timing.beside",
     "Calibrations": "accuracy.calibrations",
     "Comparer": "instruments",
     "Comparison": "accuracy.compare",
@@ -66,6 +69,8 @@ _HOMES = {
     "StructureOf": "instruments",
     "Tolerance": "accuracy.tolerance",
     "assert_outputs_close": "asserting",
+    "beside": "timing.beside",
+    "beside_table": "reporting.tables",
     "check_batch_consistency": "accuracy.metamorphic",
     "check_determinism": "accuracy.metamorphic",
     "check_padding": "accuracy.metamorphic",
@@ -86,6 +91,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Beside",
     "Calibrations",
     "Comparer",
     "Comparison",
@@ -109,6 +115,8 @@ __all__ = [
     "Tolerance",
     "__version__",
     "assert_outputs_close",
+    "beside",
+    "beside_table",
     "check_batch_consistency",
     "check_determinism",
     "check_padding",

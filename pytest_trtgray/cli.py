@@ -118,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
     report.set_defaults(action=_report)
     add_history(commands)
+
+    metrics = commands.add_parser(
+        "metrics",
+        help="Prometheus metrics of what --trt-json has written; a dashboard and alerts for them",
+        description="Without -o and --push, metrics go to standard output.",
+    )
+    metrics.add_argument("file", nargs="?", metavar="RUN.json")
+    metrics.add_argument("-o", "--output", metavar="FILE.prom", help="for node_exporter's textfile collector")
+    metrics.add_argument("--push", metavar="URL", help="of a push gateway, such as http://HOST:9091")
+    for name, text in (("dashboard", "a dashboard for Grafana"), ("alerts", "alert rules for Prometheus")):
+        metrics.add_argument(f"--{name}", action="store_true", help=f"print {text}")
+    metrics.set_defaults(action=_metrics)
     return parser
 
 
@@ -154,6 +166,38 @@ def _report(arguments: argparse.Namespace) -> int:
             target, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
         ) from error
     print(target)
+    return OK
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.metrics.exposition import render_metrics
+    from pytest_trtgray.metrics.gateway import parse_gateway, push
+    from pytest_trtgray.metrics.monitoring import ALERTS, DASHBOARD
+    from pytest_trtgray.reporting.document import read_document
+
+    wanted = [path for path, asked in ((DASHBOARD, arguments.dashboard), (ALERTS, arguments.alerts)) if asked]
+    if len(wanted) + (arguments.file is not None) != 1:
+        raise TrtGrayError("metrics", "needs one of RUN.json, --dashboard and --alerts", "See `trtgray metrics -h`.")
+    if wanted:
+        print(wanted[0].read_text("utf-8"), end="")
+        return OK
+    gateway = parse_gateway(arguments.push) if arguments.push else None
+    document = read_document(Path(arguments.file))
+    text = render_metrics(document)
+    if arguments.output:
+        try:
+            write_atomically(Path(arguments.output), text)
+        except OSError as error:
+            raise TrtGrayError(
+                arguments.output, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
+            ) from error
+        print(arguments.output)
+    elif gateway is None:
+        print(text.decode(), end="")
+    if gateway is not None:
+        push(document, gateway)
+        print(gateway.url)
     return OK
 
 

@@ -198,6 +198,17 @@ def add_options(parser: pytest.Parser) -> None:
         help="Write all verdicts and findings as JSON, and what the runtimes said beside it as JSON Lines",
     )
     add(
+        "--trt-metrics",
+        metavar="FILE.prom",
+        help="Write the run as Prometheus metrics, for node_exporter's textfile collector",
+    )
+    add(
+        "--trt-push-gateway",
+        metavar="URL",
+        help="Push the run's metrics to a Prometheus push gateway; one that is down is a warning. A group of its own: "
+        "http://HOST:9091/metrics/job/JOB/LABEL/VALUE",
+    )
+    add(
         "--trt-log-level",
         choices=("warning", "info", "verbose"),
         default="info",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_trtgray.errors import NotRunnableError, ShapeError, TrtGrayError
 from pytest_trtgray.settings import OptionError, Settings
+from pytest_trtgray.vendor import quiet_import
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.onnx_model import OnnxModel
@@ -20,6 +21,8 @@ def check_everything(settings: Settings) -> None:
     """
     if settings.require_gpu:
         _require_gpu(settings)
+    if settings.metrics_path or settings.push_gateway:
+        quiet_import("prometheus_client")
     if settings.against and not settings.engines:
         raise OptionError(
             "--trt-against", "there is no engine to compare it with", "Name the engine under test with --trt-engine."
@@ -77,7 +80,6 @@ def _require_gpu(settings: Settings) -> None:
 def _check_runtime(settings: Settings) -> None:
     """The chosen runtime must be there; ``auto`` takes what is."""
     from pytest_trtgray.engines.loading import LoadOptions, choose_runtime
-    from pytest_trtgray.vendor import quiet_import
 
     if settings.engines:
         quiet_import(choose_runtime(LoadOptions(runtime=settings.runtime, device=settings.device)))  # type: ignore[arg-type]

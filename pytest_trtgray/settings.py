@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_trtgray.engines.profiles import ShapeRequest
     from pytest_trtgray.logs.records import LogSeverity
+    from pytest_trtgray.metrics.gateway import Gateway
 
 
 class OptionError(TrtGrayError):
@@ -50,6 +51,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     summary_path: Path | None
     history: str
     history_log_level: LogSeverity
+    metrics_path: Path | None
+    push_gateway: Gateway | None
     shadow: str
     allow_unlisted: bool
     timing_processes: bool
@@ -81,7 +84,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return any((self.json_path, self.report_path, self.summary_path, self.history))
+        written = (self.json_path, self.report_path, self.summary_path, self.metrics_path)
+        return any((*written, self.push_gateway, self.history))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -90,6 +94,7 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         OptionError: a value is malformed, two engines have one name, or options contradict each other.
         RuleError: a file of ``trt_rules`` cannot be used.
+        GatewayError: ``--trt-push-gateway`` is no URL of a push gateway.
     """
     here = config.invocation_params.dir
     option = config.getoption
@@ -119,6 +124,8 @@ def read_settings(config: pytest.Config) -> Settings:
         summary_path=here / option("trt_summary") if option("trt_summary") else None,
         history=_history(option("trt_history"), here),
         history_log_level=_choice(config, "trt_history_log_level", ("error", "warning", "info", "verbose")),  # type: ignore[arg-type]
+        metrics_path=here / option("trt_metrics") if option("trt_metrics") else None,
+        push_gateway=_gateway(option("trt_push_gateway")),
         shadow=option("trt_shadow"),
         allow_unlisted=option("trt_allow_unlisted"),
         timing_processes=option("trt_timing_processes"),
@@ -312,6 +319,14 @@ def _patterns(given: list[str]) -> tuple[str, ...]:
         if matches_nothing:
             raise OptionError(f"trt_redact = {pattern}", "matches the empty text, that is everywhere", "Ask for more.")
     return tuple(given)
+
+
+def _gateway(given: str | None) -> Gateway | None:
+    if not given:
+        return None
+    from pytest_trtgray.metrics.gateway import parse_gateway
+
+    return parse_gateway(given)
 
 
 def _rules(paths: tuple[Path, ...]) -> tuple[Path, ...]:

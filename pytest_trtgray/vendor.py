@@ -15,6 +15,8 @@ _INSTALL = {
     "pycuda": "pip install 'pytest-trtgray[gpu]'",
     "sqlalchemy": "pip install 'pytest-trtgray[history]'",
     "alembic": "pip install 'pytest-trtgray[history]'",
+    "prometheus_client": "pip install 'pytest-trtgray[metrics]'",
+    "torch": "pip install 'pytest-trtgray[torch]'",
     "sklearn": "pip install 'pytest-trtgray[anomalies]'",
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NCHWC_DOMAIN = "com.microsoft.nchwc"
 """Of operators that work on blocks of channels."""
@@ -19,6 +19,8 @@ REORDER_OUTPUT = "ReorderOutput"
 """Brings such blocks back into order."""
 _NCHWC = "_nchwc"
 _LAYOUT_OPS = frozenset({"ReorderInput", REORDER_OUTPUT})
+# MatMul and Add of more than two dimensions become a Gemm between two reshapes.
+_GEMM_INPUT, _GEMM_OUTPUT = "gemm_input_reshape", "gemm_output_reshape"
 # On the CPU, FP16 models get casts around what has no FP16 kernel; the FP32 tensor is the same tensor.
 _CAST = re.compile(r"^InsertedPrecisionFreeCast_|^InsertedCast_")
 # Names that ONNX Runtime derives from a tensor: r8_bn_nchwc is the convolution that it made of r8's
@@ -55,6 +57,7 @@ def trace_origins(
         one set a node of ``optimised``; empty for nodes that only move data (layout changes). An original
         node is in at most one set; nodes folded into constants at load time are in none.
     """
+    optimised = _without_reshapes(optimised)
     producer = {output: node for node in original for output in node.outputs if output}
     by_name = {node.name: node for node in original}
     folded = foldable(original, set(constants))
@@ -76,6 +79,22 @@ def trace_origins(
     for name, index in owner.items():
         origins[index].add(name)
     return [frozenset(names) for names in origins]
+
+
+def _without_reshapes(optimised: Sequence[GraphNode]) -> list[GraphNode]:
+    """Products read and write the tensors themselves, not the two-dimensional ones around a Gemm."""
+    before = {node.outputs[0]: node.inputs[0] for node in optimised if node.name.startswith(_GEMM_INPUT)}
+    after = {node.inputs[0]: node.outputs[0] for node in optimised if node.name.startswith(_GEMM_OUTPUT)}
+    return [
+        replace(node, outputs=())
+        if node.name.startswith((_GEMM_INPUT, _GEMM_OUTPUT))
+        else replace(
+            node,
+            inputs=tuple(before.get(tensor, tensor) for tensor in node.inputs),
+            outputs=tuple(after.get(tensor, tensor) for tensor in node.outputs),
+        )
+        for node in optimised
+    ]
 
 
 def _anchors(node: GraphNode, producer: Mapping[str, GraphNode], by_name: Mapping[str, GraphNode]) -> list[GraphNode]:

@@ -11,9 +11,12 @@ import pytest
 from pytest_trtgray.instruments.inputs import Shapes, default_feed, marked
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.session import TrtSession
+    from pytest_trtgray.timing.beside import Beside
     from pytest_trtgray.timing.contest import Contest
     from pytest_trtgray.timing.first_calls import FirstCalls
     from pytest_trtgray.timing.profile import Profile
@@ -182,6 +185,58 @@ class Profiler:
             for each, results in zip((other, engine), measured, strict=True)
         )
         return Contest(old, new, verdict, BaselineCheck(self._session, self._item, engine).against)
+
+    def beside(
+        self,
+        engine: Engine,
+        module: torch.nn.Module,
+        inputs: Any,
+        *,
+        feed: Feed | None = None,
+        scope: str = "",
+        iterations: int | None = None,
+    ) -> Beside:
+        """Put the times of a PyTorch model's modules beside those of the engine that was built from it.
+
+        Nothing is judged: the table is part of the reports, as a check of kind ``torch``.
+
+        Args:
+            engine: runnable on this machine; the test is skipped where it is not.
+            module: that the engine's ONNX model was exported from; it is measured where it is, in eager mode.
+            inputs: of its ``forward``: a mapping for keywords, a tuple or list for positions, or the only one.
+            feed: of the engine; the tensors of ``inputs`` by default, by name or else by position.
+            scope: path of ``module`` in the exported model, where a wrapper around it was exported.
+            iterations: inferences of both; as many as are worth it by default.
+
+        Raises:
+            EngineError: PyTorch is not installed, or cannot be measured where the module is.
+            ShapeError: a shape is outside the engine's profile.
+            ValueError: the tensors of ``inputs`` do not fit the engine's inputs; no layer is within ``scope``.
+        """
+        from pytest_trtgray.reporting.details import beside_details
+        from pytest_trtgray.reporting.tables import beside_rows
+        from pytest_trtgray.timing.beside import beside
+        from pytest_trtgray.timing.exclusive import alone_on
+        from pytest_trtgray.timing.torch_modules import feed_of
+
+        engine.require_runnable()
+        if feed is None:
+            feed = feed_of(inputs, [spec.name for spec in engine.info.inputs])
+        profile = self(engine, feed=feed, iterations=iterations)
+        with alone_on(engine.info.device):
+            found = beside(profile, module, inputs, scope=scope, iterations=iterations)
+        self._session.report(
+            self._item,
+            "torch",
+            engine,
+            "measured",
+            found.summary,
+            found.findings,
+            details=lambda: beside_details(found),
+            rows=beside_rows(found),
+            total_us=profile.total_us,
+        )
+        return found
 
     def _profile_of(
         self, engine: Engine, feed: Feed, plan: Plan, results: Sequence[SessionResult], context: Mapping[str, str]

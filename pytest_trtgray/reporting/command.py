@@ -12,6 +12,7 @@ from pytest_trtgray.history.database import without_password
 
 WORKER_KEY = "trtgray_command"
 REBASELINE = "--trt-rebaseline"
+PUSH = "--trt-push-gateway"
 
 
 def record_command(config: pytest.Config, item: pytest.Item | None = None, *, anew: bool = False) -> str:
@@ -31,15 +32,15 @@ def record_command(config: pytest.Config, item: pytest.Item | None = None, *, an
 
 
 def original_args(config: pytest.Config) -> list[str]:
-    """The arguments of the command line, without those of xdist."""
+    """The arguments of the command line, without those of xdist and without URLs, which may hold credentials."""
     args: list[str] = []
     skip = False
     for arg in map(str, config.invocation_params.args):
         if skip:
             skip = False
-        elif arg in ("-n", "--numprocesses", "--dist"):
+        elif arg in ("-n", "--numprocesses", "--dist", PUSH):
             skip = True
-        elif not arg.startswith(("-n", "--numprocesses=", "--dist=")):
+        elif not arg.startswith(("-n", "--numprocesses=", "--dist=", f"{PUSH}=")):
             args.append(arg)
     return args
 

@@ -18,6 +18,7 @@ from pytest_trtgray.logs.spans import spans_of
 from pytest_trtgray.reporting.headline import changed_layers, largest_layers
 from pytest_trtgray.timing.alignment import GROUP_SEPARATOR
 from pytest_trtgray.timing.grouping import module_of
+from pytest_trtgray.timing.latency import Latency
 from pytest_trtgray.timing.summary import Run
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.engines.model import Layer
     from pytest_trtgray.logs.log import Log
     from pytest_trtgray.structure.snapshot import Snapshot
+    from pytest_trtgray.timing.beside import Beside
     from pytest_trtgray.timing.gate import Baseline, Session, Verdict
     from pytest_trtgray.timing.profile import ModuleTime, Profile
     from pytest_trtgray.timing.roofline import Roofline
@@ -62,6 +64,7 @@ def timing_details(
         further: sessions of a second look.
     """
     run = profile.run
+    latency = Latency.of(profile.samples)
     whole = Run((*run.sessions, *further), run.context)
     return {
         "shapes": {name: list(shape) for name, shape in profile.shapes.items()},
@@ -71,6 +74,7 @@ def timing_details(
         "disturbed": run.disturbed,
         "context": dict(run.context),
         "clock_mhz": run.clock_mhz(),
+        "latency": latency.to_dict() if latency else None,
         "error": run.engine_error(),
         "engine": judgement_row(verdict.engine) if verdict else {"us": profile.total_us},
         "layers": _timed_layers(profile, verdict),
@@ -128,6 +132,22 @@ def _module_row(module: ModuleTime) -> dict[str, Any]:
         "activations_bytes": module.activations_bytes,
         "flops": module.flops,
         "bound": module.bound,
+    }
+
+
+def beside_details(found: Beside) -> dict[str, Any]:
+    """Every module's time in PyTorch and in the engine, microseconds."""
+    return {
+        "torch_us": found.torch.total_us,
+        "engine_us": found.engine_us,
+        "gain": found.gain,
+        "matched": found.matched,
+        "unnamed_us": found.unnamed_us,
+        "unknown": list(found.unknown),
+        "hooks": found.torch.hooks,
+        "device": found.torch.device,
+        "iterations": found.torch.iterations,
+        "modules": [{**vars(row), "gain": row.gain, "own_gain": row.own_gain} for row in found.modules],
     }
 
 

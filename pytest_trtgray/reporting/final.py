@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,29 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
             write_atomically(path, content(path))
         except (OSError, ValueError) as error:
             state.problems.append(f"{path}: the {what} cannot be written: {error}")
+    if settings.metrics_path or settings.push_gateway:
+        _publish_metrics(data, settings, state)
+
+
+def _publish_metrics(data: Mapping[str, Any], settings: Settings, state: FinalState) -> None:
+    """Write and push the run's metrics; a run without checks leaves those of the last one, which grow old."""
+    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.metrics.exposition import render_metrics
+    from pytest_trtgray.metrics.gateway import push
+
+    if not data.get("checks"):
+        state.remarks.append("no check was made, so the metrics of the run before stay as they are")
+        return
+    try:
+        if settings.metrics_path is not None:
+            write_atomically(settings.metrics_path, render_metrics(data))
+    except OSError as error:
+        state.problems.append(f"{settings.metrics_path}: the metrics cannot be written: {error}")
+    try:
+        if settings.push_gateway is not None:
+            push(data, settings.push_gateway)
+    except TrtGrayError as error:
+        state.problems.append(f"warning: {error.message}")
 
 
 def _record_history(config: pytest.Config, settings: Settings, state: FinalState, data: dict[str, Any]) -> None:

@@ -1,15 +1,16 @@
-"""Tables of numbers by tensor, for the command line."""
+"""Tables of numbers by tensor or module, for the command line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.calibrations import Calibrations
     from pytest_trtgray.accuracy.fp16 import Fp16Ranges
     from pytest_trtgray.accuracy.quantisation import Quantisation
+    from pytest_trtgray.timing.beside import Beside
 
 
 def quantisation_table(found: Quantisation, limit: int) -> str:
@@ -67,6 +68,62 @@ def calibration_table(found: Calibrations, limit: int) -> str:
         cells = [method.tensors[tensor] for method in found.methods]
         rows.append((tensor, *(f"{cell.scale:.3g}  {cell.clipped:.2%}  {_decibels(cell.snr_db)} dB" for cell in cells)))
     return _table(("scale, clipped, SNR", *names), rows) + _more(len(tensors), limit)
+
+
+def beside_table(found: Beside, limit: int = 20, *, repeated: bool = True) -> str:
+    """A PyTorch model's modules beside the engine's, a line each, those that take longest in either.
+
+    Args:
+        found: from ``trt_profiler.beside``.
+        limit: lines at most.
+        repeated: put the blocks of a network together.
+    """
+    header = ("torch us", "engine us", "gain", "coverage", "calls", "module")
+    rows = _beside(found, repeated)
+    cells = [
+        (f"{row.torch_us:.1f}", _us(row.engine_us), _times(row), row.coverage, str(row.calls), row.name)
+        for row in rows[:limit]
+    ]
+    return _table(header, cells, right=5) + (f"\n... and {len(rows) - limit} more" if len(rows) > limit else "")
+
+
+def beside_rows(found: Beside, limit: int = 5) -> list[str]:
+    """The same in words, for the end of a run: only what holds no other module, so that nothing counts twice."""
+    return [
+        f"{row.name}: {row.torch_us:.0f} us in PyTorch, {_us(row.engine_us)} us as engine, gain {_times(row)}"
+        for row in [row for row in _beside(found, repeated=True) if row.is_innermost][:limit]
+    ]
+
+
+class _Beside(NamedTuple):
+    """One line: a module, or what its own ``forward`` computes outside of inner modules."""
+
+    name: str
+    calls: int
+    torch_us: float
+    engine_us: float | None
+    coverage: str
+    is_innermost: bool
+
+
+def _beside(found: Beside, repeated: bool) -> list[_Beside]:
+    rows = []
+    for row in found.repeated() if repeated else found.modules:
+        name = row.module or "(model)"
+        coverage = f"{row.coverage:.0%}" if row.engine_us else "-"
+        rows.append(_Beside(name, row.calls, row.torch_us, row.engine_us, coverage, not row.has_inner))
+        if row.has_inner:
+            functions = f"{name} (functions)"
+            rows.append(_Beside(functions, row.calls, row.torch_own_us, row.engine_own_us, "-", True))
+    return sorted(rows, key=lambda row: -max(row.torch_us, row.engine_us or 0.0))
+
+
+def _us(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _times(row: _Beside) -> str:
+    return f"{row.torch_us / row.engine_us:.2f}" if row.engine_us else "-"
 
 
 def _decibels(value: float) -> str:

@@ -27,7 +27,7 @@ _MARKUP: dict[str, dict[str, bool]] = {
     "changed": {"red": True},
     "fail": {"red": True},
 }
-_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "scales", "structure", "log", "shapes")
+_ORDER = ("against", "timing", "first-calls", "outputs", "relations", "scales", "torch", "structure", "log", "shapes")
 _TOLD = ("slower", "faster", "new", "gone")
 """Outcomes of layers, and of a run, that are worth lines of their own."""
 _KIND_WIDTH = 10
@@ -73,13 +73,17 @@ def _write_checks(reporter: pytest.TerminalReporter, found: list[CheckResult], *
         where = " on ".join(part for part in (runtime, device) if part)
         reporter.write(engine or "(no engine)", bold=True)
         reporter.line(f"  {where}")
-        checks.sort(key=lambda result: _ORDER.index(result.check["kind"]) if result.check["kind"] in _ORDER else 9)
+        checks.sort(
+            key=lambda result: _ORDER.index(result.check["kind"]) if result.check["kind"] in _ORDER else len(_ORDER)
+        )
         width = max(_KIND_WIDTH, *(len(result.check["kind"]) + 1 for result in checks))
         for result in checks:
             check = result.check
             reporter.write(f"  {check['kind']:<{width}}")
             reporter.write(f"{check['outcome']:<13}", **_MARKUP.get(check["outcome"], {}))
             reporter.line(f"{check['summary']}{_test_note(result, checks)}")
+            for row in check.get("rows", ()):
+                reporter.line(f"    {row}")
             _write_layers(reporter, check, verbose=verbose)
 
 

@@ -28,6 +28,15 @@ def segments(path: str) -> list[str]:
     return [part for part in re.split(r"[/.]", path) if part]
 
 
+def block(name: str) -> str:
+    """A name with ``*`` for the numbers of blocks.
+
+    >>> block("encoder.layer.11.attention")
+    'encoder.layer.*.attention'
+    """
+    return _NUMBER.sub("*", name)
+
+
 def matches(pattern: str, path: str) -> bool:
     """Whether consecutive parts of ``path`` match the parts of ``pattern``, each a shell pattern.
 
@@ -74,7 +83,7 @@ def module_shares(
         for path in paths:
             outer = ""
             for part in path.strip("/").split("/") if path.strip("/") else ():
-                outer = f"{outer}/{_NUMBER.sub('*', part) if repeated else part}".strip("/")
+                outer = f"{outer}/{block(part) if repeated else part}".strip("/")
                 parts = found.setdefault(outer, {})
                 parts[index] = parts.get(index, 0.0) + 1 / len(paths)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -186,14 +187,14 @@ def measure_session(engine: Engine, feed: Feed, plan: Plan, *, disturbed: str = 
     with engine.timing_context(feed, profiled=False, options=plan.options) as plain:
         plain.run()
         cold_start_us = (time.perf_counter() - started) * 1e6
-        steady_us = _warm_up(plain)
-        count = plan.iterations or _affordable(steady_us)
+        steady_us = warm_up(plain)
+        count = plan.iterations or affordable(steady_us)
         latency = [plain.run() for _ in range(count)]
         busy = telemetry.read(device, family=family)
         transfers = [moved for _ in range(TRANSFERS) if (moved := plain.transfers()) is not None]
     with engine.timing_context(feed, profiled=True, options=plan.options) as profiled:
         profiled.run()
-        _warm_up(profiled)
+        warm_up(profiled)
         for _ in range(count):
             profiled.run()
         times = profiled.layer_times()[-count:]
@@ -282,7 +283,15 @@ def _bind_and_run(context: TimingContext, feed: Feed) -> float:
     return (time.perf_counter() - started) * 1e6
 
 
-def _warm_up(context: TimingContext) -> float:
+class Repeatable(Protocol):
+    """What can be run again and again; each run gives its time in microseconds."""
+
+    def run(self) -> float:
+        """Once."""
+        ...
+
+
+def warm_up(context: Repeatable) -> float:
     """Run until two blocks in a row agree; returns the median of the last block, microseconds."""
     started = time.perf_counter()
     previous = float("inf")
@@ -301,7 +310,8 @@ def _warm_up(context: TimingContext) -> float:
         previous = median
 
 
-def _affordable(steady_us: float) -> int:
+def affordable(steady_us: float) -> int:
+    """Iterations of a session, from the time of one in microseconds."""
     fitting = int(SESSION_BUDGET_S * 1e6 / max(steady_us, 1.0))
     return max(MIN_ITERATIONS, min(DEFAULT_ITERATIONS, fitting))
 

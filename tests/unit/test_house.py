@@ -23,6 +23,7 @@ ROOMS = (
     "doctor",
     "history",
     "interchange",
+    "metrics",
 )
 
 # What the modules of a room may import from this package, besides the leaves.
@@ -36,6 +37,7 @@ ALLOWED = {
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
     "history": {"history", "logs", "reporting", *LEAVES},
+    "metrics": {"metrics", "reporting", *LEAVES},
     "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
 }
 # Vendor libraries, and the only places that may load them.
@@ -56,6 +58,8 @@ VENDORS = {
         "history/migrations/env.py",
         "history/migrations/versions/v0001_runs.py",
     },
+    "prometheus_client": {"metrics/exposition.py", "metrics/gateway.py", "preflight.py"},
+    "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
     "pycuda": {"engines/cuda.py", "doctor/probes.py"},
     "pynvml": {"timing/telemetry.py", "doctor/probes.py"},

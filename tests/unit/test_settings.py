@@ -15,6 +15,8 @@ OPTIONS: dict[str, Any] = {
     "trt_against": None,
     "trt_report": None,
     "trt_summary": None,
+    "trt_metrics": None,
+    "trt_push_gateway": None,
     "trt_min_shapes": [],
     "trt_opt_shapes": [],
     "trt_max_shapes": [],

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,29 @@ class TestOnnxRuntimesFusions:
         assert nodes_of(engine, f"{block}/attention/output/LayerNorm/LayerNormalization") >= {
             f"{block}/attention/output/Add_1"
         }
+
+    def test_a_product_of_three_dimensions_is_a_gemm_between_reshapes(self, tmp_path: Path) -> None:
+        """The time of a linear layer is the product's, not that of the reshape after it."""
+        model = onnx.parser.parse_model(
+            """<ir_version: 8, opset_import: ["": 17]>
+            net (float[2, 4, 8] x) => (float[2, 4, 8] y) <float[8, 8] w, float[8] b>
+            {
+                [norm] n = Softmax(x)
+                [product] p = MatMul(n, w)
+                [bias] s = Add(p, b)
+                [activation] y = Sigmoid(s)
+            }"""
+        )
+        values = {"w": np.eye(8, dtype=np.float32), "b": np.ones(8, np.float32)}
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+        path = tmp_path / "linear.onnx"
+        onnx.save(model, path)
+        engine = ort_engine(path)
+
+        origins_are_consistent(engine)
+        assert nodes_of(engine, "product") == {"product", "bias"}
+        assert nodes_of(engine, "norm") == {"norm"}
 
     def test_activations_with_two_inputs(self, tmp_path: Path) -> None:
         graph = models.Graph()

@@ -173,10 +173,10 @@ class TestScripted:
         assert engine.contexts == []
 
     def test_a_slow_engine_gets_fewer_iterations(self) -> None:
-        assert module._affordable(1.0) == module.DEFAULT_ITERATIONS
-        assert module._affordable(module.SESSION_BUDGET_S * 1e6 / 20) == 20
-        assert module._affordable(1e9) == module.MIN_ITERATIONS
-        assert module._affordable(0.0) == module.DEFAULT_ITERATIONS
+        assert module.affordable(1.0) == module.DEFAULT_ITERATIONS
+        assert module.affordable(module.SESSION_BUDGET_S * 1e6 / 20) == 20
+        assert module.affordable(1e9) == module.MIN_ITERATIONS
+        assert module.affordable(0.0) == module.DEFAULT_ITERATIONS
 
     def test_a_planted_slowdown_end_to_end(self) -> None:
         fast = {f"l{index}": 10.0 + index for index in range(10)}
