@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from pytest_trtgray.baselines.identity import first_calls_key, timing_key
+from pytest_trtgray.baselines.identity import first_calls_key, identity_of, timing_key
 from pytest_trtgray.baselines.store import damaged
 from pytest_trtgray.errors import BaselineError
 from pytest_trtgray.files import from_here
@@ -91,7 +91,7 @@ class BaselineCheck:
                 summary=_milliseconds(profile.total_us),
                 disturbed=profile.run.disturbed,
                 findings=self._advice(profile),
-                details=lambda: timing_details(profile),
+                details=lambda: {**timing_details(profile), "identity": dict(identity)},
                 total_us=profile.total_us,
                 top_layers=top_layers(profile),
             )
@@ -116,7 +116,7 @@ class BaselineCheck:
         )
         # what is odd inside of the sessions explains a doubt or a slowdown; beside a pass it is noise
         oddities = () if verdict.outcome == "pass" else _anomalies(profile, baseline)
-        self._conclude_timing(profile, verdict, baseline, further, (*oddities, *self._advice(profile)))
+        self._conclude_timing(profile, verdict, baseline, identity, further, (*oddities, *self._advice(profile)))
         return verdict
 
     def against(self, contest: Contest) -> None:
@@ -136,7 +136,11 @@ class BaselineCheck:
             lambda: _slower_message(self._engine, verdict),
             _structural_changes(contest),
             accept="",
-            details=lambda: {**timing_details(contest.new, verdict), "against": contest.old.engine.name},
+            details=lambda: {
+                **timing_details(contest.new, verdict),
+                "against": contest.old.engine.name,
+                "identity": identity_of(self._engine, "timing"),
+            },
             top_layers=top_layers(contest.new, verdict),
             total_us=contest.new.total_us,
             change=engine.change,
@@ -294,6 +298,7 @@ class BaselineCheck:
         profile: Profile,
         verdict: Verdict,
         baseline: Baseline,
+        identity: Mapping[str, str],
         further: Sequence[Session],
         anomalies: tuple[Finding, ...],
     ) -> None:
@@ -306,7 +311,7 @@ class BaselineCheck:
             f"{counted(verdict.sessions, 'session')}",
             lambda: _slower_message(self._engine, verdict),
             anomalies,
-            details=lambda: timing_details(profile, verdict, baseline, further),
+            details=lambda: {**timing_details(profile, verdict, baseline, further), "identity": dict(identity)},
             top_layers=top_layers(profile, verdict),
             total_us=profile.total_us,
             change=change,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trtgray.errors import TrtGrayError
+from pytest_trtgray.history.command import add_to as add_history
 from pytest_trtgray.interchange.commands import add_commands, add_document_options, are_documents, diff_documents
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("files", nargs="+", metavar="RUN.json", help="several are shown side by side")
     report.add_argument("-o", "--output", default="report.html", metavar="FILE.html", help="default: report.html")
     report.set_defaults(action=_report)
+    add_history(commands)
 
     metrics = commands.add_parser(
         "metrics",

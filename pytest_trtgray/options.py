@@ -5,7 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import argparse
 from typing import Any, Literal
 
 import pytest
@@ -67,6 +66,12 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
         "(docs/log-rules.md)",
     ),
     (
+        "trt_history_log_level",
+        "string",
+        "warning",
+        "What --trt-history keeps of the runtimes' logs: error, warning (default), info, or verbose",
+    ),
+    (
         "trt_advice",
         "bool",
         True,
@@ -80,19 +85,6 @@ INI: tuple[tuple[str, IniType, Any, str], ...] = (
     ),
 )
 """Name, type, default and help of every ini value."""
-
-
-class _NotYet(argparse.Action):
-    """An option whose name is reserved: a clear error now, no surprise later."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        raise pytest.UsageError(f"{option_string} is reserved for a coming version of pytest-trtgray")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -229,9 +221,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add(
         "--trt-history",
-        action=_NotYet,
         metavar="URL",
-        help="(Reserved) keep every run in a database",
+        help="Keep every run in a database, such as sqlite:///history.db or postgresql://USER:PASSWORD@HOST/NAME; "
+        "'trtgray history' reads it. A run that cannot be stored waits in the cache folder for the next one",
     )
 
 

@@ -147,7 +147,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if said:
             from pytest_trtgray.reporting.logs import attach
 
-            attach(report, said, whole=settings_of(item.config).json_path is not None)
+            settings = settings_of(item.config)
+            attach(report, said, whole=bool(settings.json_path or settings.history))
     return report
 
 

@@ -49,6 +49,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     json_path: Path | None
     report_path: Path | None
     summary_path: Path | None
+    history: str
+    history_log_level: LogSeverity
     metrics_path: Path | None
     push_gateway: Gateway | None
     shadow: str
@@ -82,7 +84,8 @@ class Settings(NamedTuple):  # made in every run of pytest: a dataclass of this 
     @property
     def wants_details(self) -> bool:
         """Whether a report shows more than summaries."""
-        return any((self.json_path, self.report_path, self.summary_path, self.metrics_path, self.push_gateway))
+        written = (self.json_path, self.report_path, self.summary_path, self.metrics_path)
+        return any((*written, self.push_gateway, self.history))
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -119,6 +122,8 @@ def read_settings(config: pytest.Config) -> Settings:
         json_path=here / option("trt_json") if option("trt_json") else None,
         report_path=here / option("trt_report") if option("trt_report") else None,
         summary_path=here / option("trt_summary") if option("trt_summary") else None,
+        history=_history(option("trt_history"), here),
+        history_log_level=_choice(config, "trt_history_log_level", ("error", "warning", "info", "verbose")),  # type: ignore[arg-type]
         metrics_path=here / option("trt_metrics") if option("trt_metrics") else None,
         push_gateway=_gateway(option("trt_push_gateway")),
         shadow=option("trt_shadow"),
@@ -217,6 +222,22 @@ def _engines(given: list[str], here: Path) -> tuple[EngineRequest, ...]:
                 f"Name them: --trt-engine=old={same[0]} --trt-engine=new={same[-1]}",
             )
     return tuple(requests)
+
+
+def _history(url: str | None, here: Path) -> str:
+    """The URL of the database; a file of SQLite lies where pytest was started. No message may have its password."""
+    if not url:
+        return ""
+    if not re.match(r"[A-Za-z][\w+.-]*://", url):
+        raise OptionError(
+            "--trt-history",
+            "is no database URL",
+            "Write sqlite:///history.db, or postgresql://USER:PASSWORD@HOST/NAME.",
+        )
+    scheme, slashes, path = url.partition(":///")
+    if slashes and scheme.startswith("sqlite") and path and not path.startswith(("file:", ":memory:", "?")):
+        return f"{scheme}:///{here / path}"
+    return url
 
 
 def _shapes(low: list[str], best: list[str], high: list[str]) -> tuple[ShapeRequest, ...]:

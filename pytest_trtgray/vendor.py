@@ -13,6 +13,8 @@ _INSTALL = {
     "tensorrt": "pip install 'pytest-trtgray[tensorrt]', or the wheel that came with your TensorRT",
     "tensorrt_rtx": "pip install 'pytest-trtgray[rtx]'",
     "pycuda": "pip install 'pytest-trtgray[gpu]'",
+    "sqlalchemy": "pip install 'pytest-trtgray[history]'",
+    "alembic": "pip install 'pytest-trtgray[history]'",
     "prometheus_client": "pip install 'pytest-trtgray[metrics]'",
     "torch": "pip install 'pytest-trtgray[torch]'",
     "sklearn": "pip install 'pytest-trtgray[anomalies]'",

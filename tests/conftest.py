@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 # pytester forgets every module that a test run imported, and numpy cannot be imported twice in a process.
 import hypothesis
 import ml_dtypes
@@ -20,6 +22,9 @@ from pytest_trtgray.vendor import is_installed
 
 pytest_plugins = ["pytester"]
 
+for name in ("sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "alembic.command", "psycopg"):
+    if is_installed(name.partition(".")[0]):
+        importlib.import_module(name)
 if is_installed("tensorrt_rtx"):
     polygraphy_of("tensorrt_rtx")
 

@@ -7,15 +7,13 @@ recorded on a laptop holds on the GPU runner when the target is the same.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
+from pytest_trtgray import provenance
 from pytest_trtgray.engines.base import Engine
 from pytest_trtgray.engines.model import format_shapes
 
@@ -92,8 +90,8 @@ def run_context(engine: Engine) -> dict[str, str]:
     context = {
         "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
-        "commit": _commit(),
-        "job": _job(),
+        "commit": provenance.commit(),
+        "job": provenance.job(),
         **(dict(device.details) if device else {}),
     }
     return {name: value for name, value in context.items() if value}
@@ -101,42 +99,3 @@ def run_context(engine: Engine) -> dict[str, str]:
 
 def _how(method: Mapping[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(method.items()))
-
-
-def _job() -> str:
-    """What tells runs of one job from runs of several: what differs between jobs does not average out within one.
-
-    The run of a CI service, where there is one; else this boot of the machine and the hour.
-    """
-    for variables in (
-        ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT"),
-        ("CI_PIPELINE_ID",),
-        ("BUILD_TAG",),
-        ("BUILD_BUILDID",),
-        ("BUILDKITE_BUILD_ID",),
-        ("CIRCLE_WORKFLOW_ID",),
-    ):
-        if os.environ.get(variables[0]):
-            return "-".join(os.environ.get(name, "") for name in variables)
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-    except OSError:
-        boot = platform.node()
-    return f"{boot}-{int(time.time() // 3600)}"
-
-
-def _commit() -> str:
-    for variable in ("GITHUB_SHA", "CI_COMMIT_SHA", "BUILD_VCS_NUMBER"):
-        if value := os.environ.get(variable):
-            return value[:12]
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -65,23 +65,33 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     Raises:
         LogError: the file cannot be read, or is of a later schema.
     """
+    for _, record in read_tests(path):
+        yield record
+
+
+def read_tests(path: Path) -> Iterator[tuple[str, Record]]:
+    """The same with the id of the test in which each was said; empty where a line names none.
+
+    Raises:
+        LogError: as above.
+    """
     try:
         with path.open("rb") as file:
             for line in file:
-                record = _from_foreign_line(path, line)
-                if record is not None:
-                    yield record
+                found = _from_foreign_line(path, line)
+                if found is not None:
+                    yield found
     except OSError as error:
         raise LogError(path, error.strerror or str(error), "Give a file of JSON Lines.") from error
 
 
-def _from_foreign_line(path: Path, line: bytes) -> Record | None:
+def _from_foreign_line(path: Path, line: bytes) -> tuple[str, Record] | None:
     try:
         data = json.loads(line)
         schema = data.get("schema", SCHEMA)
         if schema != SCHEMA:
             raise LogError(path, f"has records of the schema {schema!r}, not {SCHEMA!r}", "Upgrade pytest-trtgray.")
-        return Record.from_dict(data)
+        return str(data.get("test", "")), Record.from_dict(data)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 

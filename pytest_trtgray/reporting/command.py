@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_trtgray.history.database import without_password
+
 WORKER_KEY = "trtgray_command"
 REBASELINE = "--trt-rebaseline"
 PUSH = "--trt-push-gateway"
@@ -25,7 +27,8 @@ def record_command(config: pytest.Config, item: pytest.Item | None = None, *, an
     flags = (update, "--trt-update-baselines", REBASELINE)
     if item is not None and not getattr(item, "is_trt_suite", False):
         args = [*_without_paths(args, config), _node_id_from_here(item)]
-    return shlex.join(["pytest", *(arg for arg in args if arg not in flags), REBASELINE if anew else update])
+    shown = (without_password(arg) for arg in args if arg not in flags)
+    return shlex.join(["pytest", *shown, REBASELINE if anew else update])
 
 
 def original_args(config: pytest.Config) -> list[str]:

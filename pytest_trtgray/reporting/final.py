@@ -53,6 +53,7 @@ def finish(config: pytest.Config) -> None:
 
 def _write_reports(config: pytest.Config, settings: Settings, state: FinalState) -> None:
     """Write what was asked for; one that fails leaves the others alone."""
+    from pytest_trtgray import provenance
     from pytest_trtgray.files import dump_json, write_atomically
     from pytest_trtgray.reporting.document import make_document
     from pytest_trtgray.reporting.html import render
@@ -61,6 +62,7 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
     from pytest_trtgray.reporting.results import all_results
 
     data = make_document(all_results(config))
+    data["run"] = provenance.run_facts(config.rootpath, hashed=settings.redaction)
     if settings.json_path is not None:
         beside = log_path(settings.json_path)
         try:
@@ -68,6 +70,8 @@ def _write_reports(config: pytest.Config, settings: Settings, state: FinalState)
         except OSError as error:
             state.problems.append(f"{beside}: the log cannot be written: {error}")
     config.hook.pytest_trt_update_json(config=config, data=data)
+    if settings.history:
+        _record_history(config, settings, state, data)
     writers: tuple[tuple[Path | None, str, Callable[[Path], bytes]], ...] = (
         (settings.json_path, "JSON report", lambda _: dump_json(data)),
         (settings.report_path, "HTML report", lambda _: render([data]).encode("utf-8")),
@@ -103,6 +107,16 @@ def _publish_metrics(data: Mapping[str, Any], settings: Settings, state: FinalSt
             push(data, settings.push_gateway)
     except TrtGrayError as error:
         state.problems.append(f"warning: {error.message}")
+
+
+def _record_history(config: pytest.Config, settings: Settings, state: FinalState, data: dict[str, Any]) -> None:
+    from pytest_trtgray.history.recording import record
+    from pytest_trtgray.reporting.logs import recorded
+
+    said = [(test.nodeid, each) for test in recorded(config) for each in test.records]
+    outcome = record(settings.history, data, said, cache=settings.cache_dir, level=settings.history_log_level)
+    state.remarks += outcome.remarks
+    state.problems += outcome.problems
 
 
 def _appended(path: Path, text: str) -> bytes:

@@ -21,13 +21,14 @@ ROOMS = (
     "reporting",
     "suite",
     "doctor",
+    "history",
     "interchange",
     "metrics",
     "serving",
 )
 
 # What the modules of a room may import from this package, besides the leaves.
-LEAVES = {"errors", "files", "findings", "progress", "vendor"}
+LEAVES = {"errors", "files", "findings", "progress", "provenance", "vendor"}
 ALLOWED = {
     "engines": {"engines", "logs", *LEAVES},
     "logs": {"logs", *LEAVES},
@@ -36,6 +37,7 @@ ALLOWED = {
     "timing": {"timing", "engines", "structure", *LEAVES},
     "baselines": {"baselines", "engines", *LEAVES},
     "doctor": {"doctor", "engines", *LEAVES},
+    "history": {"history", "logs", "reporting", *LEAVES},
     "metrics": {"metrics", "reporting", *LEAVES},
     "interchange": {"interchange", "engines", "timing", "accuracy", "structure", "reporting", *LEAVES},
     "serving": {"serving", "timing", "baselines", "engines", *LEAVES},
@@ -52,6 +54,18 @@ VENDORS = {
         "preflight.py",
         "serving/metrics.py",
         "serving/requests.py",
+    },
+    "sqlalchemy": {
+        "history/database.py",
+        "history/migrating.py",
+        "history/migrations/versions/v0001_runs.py",
+        "history/schema.py",
+        "history/store.py",
+    },
+    "alembic": {
+        "history/migrating.py",
+        "history/migrations/env.py",
+        "history/migrations/versions/v0001_runs.py",
     },
     "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
@@ -86,7 +100,18 @@ VENDORS = {
     },
 }
 AT_START_UP = tuple(f"{name}.py" for name in ("__init__", "fixtures", "hookspec", "options", "plugin", "state"))
-HEAVY = {"numpy", "scipy", "onnx", "onnxruntime", "hypothesis", "polygraphy", "tensorrt", "ml_dtypes", "filelock"}
+HEAVY = {
+    "numpy",
+    "scipy",
+    "onnx",
+    "onnxruntime",
+    "hypothesis",
+    "polygraphy",
+    "tensorrt",
+    "ml_dtypes",
+    "filelock",
+    "sqlalchemy",
+}
 
 
 def modules() -> list[Path]:

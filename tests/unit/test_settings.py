@@ -33,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "trt_timing": "gate",
     "trt_require_gpu": False,
     "trt_json": None,
+    "trt_history": None,
     "trt_log_level": "info",
     "trt_no_redaction": False,
 }
@@ -54,6 +55,7 @@ INI: dict[str, Any] = {
     "trt_identity": [],
     "trt_redact": [],
     "trt_rules": [],
+    "trt_history_log_level": "warning",
 }
 
 
@@ -312,3 +314,23 @@ class TestLogs:
             read(tmp_path, ini={"trt_redact": ["fine", pattern]})
 
         assert caught.value.thing == f"trt_redact = {pattern}"
+
+
+class TestHistory:
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            (None, ""),
+            ("sqlite:///h.db", "sqlite:///{here}/h.db"),
+            ("sqlite:////data/h.db", "sqlite:////data/h.db"),
+            ("sqlite:///file:h.db?mode=ro&uri=true", "sqlite:///file:h.db?mode=ro&uri=true"),
+            ("postgresql://ci:secret@db/h", "postgresql://ci:secret@db/h"),
+        ],
+    )
+    def test_a_file_lies_where_pytest_was_started(self, tmp_path: Path, given: str | None, meant: str) -> None:
+        assert read(tmp_path, trt_history=given).history == meant.format(here=tmp_path / "here")
+
+    def test_what_is_no_url_is_refused_without_being_shown(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match="is no database URL") as caught:
+            read(tmp_path, trt_history="ci:secret@db")
+        assert "secret" not in caught.value.message

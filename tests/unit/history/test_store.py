@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from pytest_trtgray.history import schema
+from pytest_trtgray.history.database import Database, HistoryError
+from pytest_trtgray.history.migrating import MIGRATIONS, ensure_current
+from pytest_trtgray.history.rows import rows_of
+from pytest_trtgray.history.store import History
+from pytest_trtgray.logs.records import Record
+from tests.documents import document
+from tests.run_series import START, World, layer_key
+
+TABLES = ("runs", "series", "checks", "layers", "layer_times", "outputs", "findings", "log_records")
+
+# what other processes run: the URL, and a number of their own
+WRITER = """
+import sys
+from pytest_trtgray.history.database import Database
+from pytest_trtgray.history.rows import rows_of
+from pytest_trtgray.history.store import History
+from tests.run_series import World
+world = World(layers=12, jobs=8, seed=int(sys.argv[2]))
+history = History(Database(sys.argv[1]))
+print(sum(history.add(rows_of(document)) for document in world.documents()))
+"""
+KILLED = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from pytest_trtgray.history.database import Database
+from pytest_trtgray.history.rows import rows_of
+from pytest_trtgray.history.store import History
+from tests.documents import document
+
+def write_until(url, statement):
+    left = [statement]
+    @event.listens_for(Engine, sys.argv[2])
+    def count(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    History(Database(url)).add(rows_of({**document(6, slower=2), "run": {"id": "x"}}))
+    os._exit(0)
+
+for statement in range(1, 100):
+    child = os.fork()
+    if child == 0:
+        write_until(sys.argv[1], statement)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, status
+        print(statement - 1)
+        break
+    # nothing of it is there, or all
+    with Database(sys.argv[1]).reading() as connection:
+        from sqlalchemy import inspect
+        tables = ("runs", "checks", "layer_times", "outputs", "findings")
+        counts = [
+            connection.exec_driver_sql(f"SELECT count(*) FROM trtgray_{name}").scalar() for name in tables
+        ] if inspect(connection).has_table("trtgray_schema") else [0] * 5
+    assert counts in ([0] * 5, [1, 4, 6, 2, 2]), (statement, counts)
+    if counts[0]:
+        print(statement)
+        break
+"""
+
+
+def counts(history: History) -> dict[str, int]:
+    with history.database.reading() as connection:
+        return {
+            name: int(connection.exec_driver_sql(f"SELECT count(*) FROM trtgray_{name}").scalar() or 0)
+            for name in TABLES
+        }
+
+
+def fill(history: History, world: World) -> None:
+    for each in world.documents():
+        assert history.add(rows_of(each))
+
+
+class TestAdding:
+    def test_all_of_a_document(self, history: History) -> None:
+        said = [("t::a", Record("error", "tensorrt", "bad \0 node")), ("t::a", Record("info", "tensorrt", "hello"))]
+        run = {"id": "x", "commit": "beef00", "branch": "main", "dirty": True, "job": "1", "host": "h"}
+
+        assert history.add(rows_of({**document(24, slower=3), "run": run}, said))
+        assert counts(history) == {
+            "runs": 1, "series": 4, "checks": 4, "layers": 24, "layer_times": 24, "outputs": 2, "findings": 2,
+            "log_records": 1,
+        }  # fmt: skip
+        (line,) = history.runs()
+        assert (line.commit, line.branch, line.dirty, line.engines) == ("beef00", "main", True, ("bert",))
+        assert line.outcomes == {"slower": 1, "pass": 3}
+        (series,) = history.series()
+        assert (series.kind, series.device, series.shapes, series.runs) == (
+            "timing",
+            "NVIDIA H200",
+            {"ids": [8, 128]},
+            1,
+        )
+        with history.database.reading() as connection:
+            said_there = connection.exec_driver_sql("SELECT message FROM trtgray_log_records").scalar()
+        assert said_there == "bad \\x00 node"
+
+    def test_the_same_run_twice_is_one(self, history: History) -> None:
+        with_id = {**document(4), "run": {"id": "x"}}
+
+        assert [history.add(rows_of(each)) for each in (with_id, with_id, document(4), document(4))] == [
+            True, False, True, False,
+        ]  # fmt: skip
+        assert counts(history)["runs"] == 2
+
+    def test_an_unfinished_transaction_leaves_nothing(self, history: History) -> None:
+        rows = rows_of(document(4))
+        broken = rows.checks[0].__class__(**{**vars(rows.checks[0]), "findings": ({"position": 0},)})
+
+        with pytest.raises(HistoryError):
+            history.add(rows.__class__(rows.run, (broken,), ()))
+        assert set(counts(history).values()) == {0}
+
+    def test_eight_writers_lose_nothing(self, url: str) -> None:
+        commands = [[sys.executable, "-c", WRITER, url, str(number % 7)] for number in range(8)]
+        writers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
+        ended = [writer.communicate(timeout=240) for writer in writers]
+
+        assert [writer.returncode for writer in writers] == [0] * 8, ended
+        # two of them write the same runs: each is there once
+        assert sum(int(out) for out, _ in ended) == 7 * 8
+        found = counts(History(Database(url)))
+        assert (found["runs"], found["checks"], found["layer_times"]) == (56, 56, 56 * 12)
+        assert (found["series"], found["layers"]) == (1, 12)
+
+    @pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute", "commit"])
+    def test_a_writer_killed_at_any_statement_leaves_no_half_run(self, url: str, moment: str) -> None:
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED, url, moment], capture_output=True, text=True, timeout=240, check=False
+        )
+
+        assert ended.returncode == 0, ended.stderr
+        assert int(ended.stdout) >= (1 if moment == "commit" else 10)
+        history = History(Database(url))
+        history.add(rows_of({**document(6, slower=2), "run": {"id": "x"}}))
+        found = counts(history)
+        assert [found[name] for name in ("runs", "checks", "layer_times", "findings")] == [1, 4, 6, 2]
+
+
+class TestSchema:
+    def test_migrations_make_the_tables_of_this_version(self, history: History) -> None:
+        with history.database.writing() as connection:
+            options = {"version_table": schema.VERSION_TABLE, "compare_type": True}
+            context = MigrationContext.configure(connection, opts=options)
+            differences = compare_metadata(context, schema.metadata)
+        assert differences == []
+
+    def test_the_newest_migration_is_the_head(self) -> None:
+        assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [f"{schema.HEAD:04}"]
+
+    def test_a_later_schema_is_left_alone(self, history: History) -> None:
+        with history.database.writing() as connection:
+            connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9000'")
+
+        with pytest.raises(HistoryError, match="has schema 9000, this version of pytest-trtgray knows those up to"):
+            ensure_current(history.database)
+
+    def test_other_tables_are_left_alone(self, url: str) -> None:
+        database = Database(url)
+        with database.writing() as connection:
+            connection.exec_driver_sql("CREATE TABLE runs (mine TEXT)")
+
+        fill(History(database), World(layers=2, jobs=1))
+        with database.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar() == 0
+
+
+class TestSeries:
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"device": "NVIDIA L4"},
+            {"runtime": "tensorrt_rtx 1.6.0"},
+            {"details": {"identity": {"precision": "float32"}}},
+            {"details": {"method": {"layers": "onnxruntime"}}},
+            {"details": {"shapes": {"ids": [1, 128]}}},
+            {"kind": "against"},
+            {"test": "test_mine.py::test_it"},
+        ],
+        ids=lambda other: str(next(iter(other))),
+    )
+    def test_another_identity_is_another_series(self, sqlite: History, other: dict[str, Any]) -> None:
+        first, second = list(World(layers=3, jobs=2).documents())
+        (check,) = second["checks"]
+        details = {**check["details"], **other.get("details", {})}
+        second["checks"] = [{**check, **other, "details": details}]
+        for each in (first, second):
+            sqlite.add(rows_of(each))
+
+        found = sqlite.series(kinds=("timing", "against"))
+        assert [series.runs for series in found] == [1, 1]
+        assert [len(sqlite.timed_runs(series.id)) for series in found] == [1, 1]
+
+    def test_runs_are_ordered_by_time_and_cut(self, sqlite: History) -> None:
+        documents = list(World(layers=3, jobs=6).documents())
+        for each in documents[::-1]:
+            sqlite.add(rows_of(each))
+        (series,) = sqlite.series()
+
+        found = [run.time_utc for run in sqlite.timed_runs(series.id, last=4)]
+        assert found == [START + timedelta(hours=3 * job) for job in range(2, 6)]
+        assert sqlite.timed_runs(series.id, branch="other") == []
+
+    def test_disturbed_runs_are_kept_and_not_compared(self, sqlite: History) -> None:
+        (run,) = World(layers=3, jobs=1).documents()
+        run["checks"][0]["details"]["disturbed"] = "another process used the GPU"
+        sqlite.add(rows_of(run))
+        (series,) = sqlite.series()
+
+        assert len(sqlite.runs()) == 1
+        assert sqlite.timed_runs(series.id) == []
+
+    def test_a_layers_times_come_from_one_index(self, history: History) -> None:
+        fill(history, World(layers=5, jobs=3))
+        (series,) = history.series()
+        newest = history.timed_runs(series.id)[-1]
+        layer = history.layers(series.id, newest.check_id)[layer_key(2)]
+
+        assert len(history.layer_times(series.id, [layer])) == 3
+        if history.database.dialect == "sqlite":
+            with history.database.reading() as connection:
+                plan = connection.exec_driver_sql(
+                    "EXPLAIN QUERY PLAN SELECT check_id, us FROM trtgray_layer_times "
+                    "WHERE series_id = 1 AND layer_id = 1"
+                ).all()
+            assert "COVERING INDEX ix_trtgray_layer_times_series" in str(plan)
+
+
+class TestPruning:
+    def test_by_number_and_by_age(self, history: History) -> None:
+        fill(history, World(layers=4, jobs=10))
+        now = START + timedelta(hours=3 * 9)
+
+        assert history.prune(keep_runs=8, now=now, dry_run=True) == 2
+        assert counts(history)["runs"] == 10
+        assert history.prune(keep_runs=8, now=now) == 2
+        assert history.prune(keep_days=1, now=now) == 0
+        assert history.prune(keep_days=0, keep_runs=3, now=now) == 5
+        found = counts(history)
+        assert (found["runs"], found["checks"], found["layer_times"]) == (3, 3, 12)
+        assert history.prune(keep_runs=3, now=datetime(2100, 1, 1)) == 0
+
+    def test_a_pruned_run_can_be_added_again(self, history: History) -> None:
+        (run,) = World(layers=4, jobs=1).documents()
+        history.add(rows_of(run))
+        history.prune(keep_runs=0, now=START)
+
+        assert history.add(rows_of(run))
