@@ -21,6 +21,7 @@ from pytest_trtgray.interchange.spreadsheet import changes, percent
 
 Event = dict[str, Any]
 _LAYERS, _BASELINE, _ENGINE = "layers", "layers of the baseline", "engine"
+_MAX_US = 1e11  # a day; of longer ones, a floating-point number does not hold the nanoseconds
 
 
 def trace_of(document: Mapping[str, Any], source: str = "") -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _in_turn(parts: Sequence[tuple[str, Any, dict[str, Any]]], category: str) ->
     found: list[Event] = []
     start_ns = 0
     for name, time_us, arguments in parts:
-        if not isinstance(time_us, (int, float)) or isinstance(time_us, bool) or not 0 <= time_us < 1e15:
+        if not isinstance(time_us, (int, float)) or isinstance(time_us, bool) or not 0 <= time_us < _MAX_US:
             continue
         duration_ns = round(time_us * 1000)
         found.append(
