@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import math
-import queue
 import threading
 import time
 from collections import deque
@@ -45,11 +44,8 @@ PROFILES, CONTEXTS, CALLS = 2, 64, 64
 callback."""
 NOTES = 8
 """Times that are put away at once."""
-FEW, STRIDE = 0.02, 7
-"""At a rate of so few, one in so many unprofiled requests is timed: they are plenty beside the profiled ones, and after
-an inference the caches are cold, so that all that is done for a single request costs ten times what it seems to. A
-prime number, so that clients that ask in turn are all met."""
 CLOSING_S = 10.0
+_NUMBERS = 1 << 40  # requests of one slot
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class SamplingStatus:
         profiled: of these, in the profiled context.
         overhead: cost of profiling as a part of the time of inference, lately.
         spent_s: what profiling cost beside the requests, seconds of processor time.
-        shapes: inferences that were timed, by bucket; up to a rate of 2 % that is one in seven, and the profiled ones.
+        shapes: inferences that were timed, by bucket; up to a rate of 2 % that is one in 29, and the profiled ones.
         verdicts: the last one of each bucket that has one.
     """
 
@@ -154,15 +150,16 @@ class SamplingProfiler:
         self._caller = Worker("trtgray-anomalies", CALLS, lambda: self._count_error("callback"))
         self._executor: ThreadPoolExecutor | None = None
         self._sampler = Sampler(policy, seed, on_switch=self._switched)
-        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._slots = _Slots()
         self._count = contexts
         self._draining = threading.Lock()
         self._closed = False
         opened: list[_Slot] = []
         try:
-            for _ in range(contexts):
+            for index in range(contexts):
                 started = time.perf_counter()
-                opened.append(_Slot(_Context(engine, feed, profiled=False)))
+                plain = _Context(engine, feed, profiled=False)
+                opened.append(_Slot(plain, plain.context.infer, index * _NUMBERS))
                 self._opening_us = (time.perf_counter() - started) * 1e6
         except BaseException:
             for slot in opened:
@@ -172,7 +169,7 @@ class SamplingProfiler:
         for slot in opened:
             self._slots.put(slot)
         self._all_slots = tuple(opened)
-        self._stride = _stride(policy)
+        self._reading_us = self._opening_us
         if self._metrics is not None:
             self._metrics.policy(policy)
 
@@ -189,22 +186,22 @@ class SamplingProfiler:
             ShapeError: an input is missing or unknown, or its shape is outside every profile.
             EngineError: a dtype differs, the runtime failed, or the profiler is closed.
         """
-        slot = self._slots.get()
+        slots = self._slots  # get() and put() are spelt out: see Sampler
         try:
-            if slot.plain is None:
-                raise self._closed_error()
-            if self._sampler.draws():
-                outputs = self._profiled(slot, feed)
-                if outputs is not None:
-                    return outputs
-            outputs, us = slot.plain.context.infer(feed)
-            slot.served += 1
-            is_timed = slot.served % self._stride == 0
+            slot = slots.free.pop()
+        except IndexError:
+            slot = slots.wait()
+        try:
+            served = slot.served
+            if served >= slot.due:
+                return self._drawn_or_timed(slot, feed)
+            outputs, _ = slot.infer(feed)
+            slot.served = served + 1
+            return outputs
         finally:
-            self._slots.put(slot)
-        if is_timed:
-            self._note(feed, us, disturbed=slot.is_opening)
-        return outputs
+            slots.free.append(slot)
+            if slots.waiting:
+                slots.notify()
 
     async def run_async(self, feed: Feed) -> Outputs:
         """:meth:`run` in a thread of this profiler's own, so that the event loop goes on.
@@ -267,7 +264,7 @@ class SamplingProfiler:
             executor.shutdown(wait=True)
         with self._draining:
             slots = [self._slots.get() for _ in range(self._count)]
-            self._slots.put(_Slot(None))
+            self._slots.put(_Slot(None, self._refuse, 0))
         for slot in slots:
             for profiled in slot.take():
                 self._have_read(profiled, timeout_s)
@@ -288,13 +285,26 @@ class SamplingProfiler:
 
     # The path of a request.
 
+    def _drawn_or_timed(self, slot: _Slot, feed: Feed) -> Outputs:
+        is_drawn, is_timed, due = self._sampler.at(slot.first + slot.served)
+        slot.due = due - slot.first
+        if is_drawn and slot.plain is not None:
+            answer = self._profiled(slot, feed)
+            if answer is not None:
+                return answer
+        outputs, us = slot.infer(feed)
+        slot.served += 1
+        if is_timed:
+            self._note(feed, us, disturbed=slot.is_opening)
+        return outputs
+
     def _profiled(self, slot: _Slot, feed: Feed) -> Outputs | None:
         """The answer of the profiled context; ``None`` if the plain one has to give it."""
         if slot.profiled is None:
             slot.profiled, slot.spare = slot.spare, None
         profiled, limit = slot.profiled, self._sampler.policy.max_overhead
         if profiled is None:
-            affordable = self._budget.allows(limit, self._opening_us)
+            affordable = self._budget.allows(limit, self._opening_us + self._reading_us)
             if affordable:
                 self._order(slot)
             self._drawn("not_ready" if affordable else "over_budget")
@@ -345,7 +355,7 @@ class SamplingProfiler:
     def _note(self, feed: Feed, us: float, *, disturbed: bool) -> None:
         """Note an unprofiled inference; nothing that fails here reaches the caller, who has an answer."""
         try:
-            self._notes.append((self._shapes(feed), us, self._stride, disturbed))
+            self._notes.append((self._shapes(feed), us, self._sampler.stride, disturbed))
             if len(self._notes) >= NOTES:
                 self._book()
         except Exception:
@@ -438,7 +448,7 @@ class SamplingProfiler:
             self._take_in(profiled)
         finally:
             profiled.close()
-            self._spend_beside(started)
+            self._reading_us = self._spend_beside(started)
             if self._metrics is not None:
                 self._metrics.cost(self._budget.overhead, len(self._buckets))
 
@@ -530,7 +540,8 @@ class SamplingProfiler:
             self._baselines[shapes] = learnt
 
     def _switched(self, policy: Policy) -> None:
-        self._stride = _stride(policy)
+        for slot in self._all_slots:
+            slot.due = 0
         if self._metrics is not None:
             self._metrics.policy(policy)
         if policy.rate == 0:
@@ -540,12 +551,11 @@ class SamplingProfiler:
         if self._metrics is not None:
             self._metrics.error(stage)
 
+    def _refuse(self, feed: Feed) -> tuple[Outputs, float]:
+        raise self._closed_error()
+
     def _closed_error(self) -> EngineError:
         return EngineError(self.engine.info.name, "its profiler is closed", "Make a new one to go on.")
-
-
-def _stride(policy: Policy) -> int:
-    return STRIDE if policy.rate <= FEW else 1
 
 
 class _Context:
@@ -578,15 +588,62 @@ class _Profiled(_Context):
 class _Slot:
     """What one inference needs at a time; its holder is its only user. Without contexts, it says that all is over."""
 
-    def __init__(self, plain: _Context | None) -> None:
+    def __init__(self, plain: _Context | None, infer: Callable[[Feed], tuple[Outputs, float]], first: int) -> None:
         self.plain = plain
+        self.infer = infer
+        self.first = first  # of the numbers of its requests, so that each slot has draws of its own
+        self.served = 0
+        self.due = 0  # requests served before one has to be looked at
         self.profiled: _Profiled | None = None
         self.spare: _Profiled | None = None
         self.is_opening = False
-        self.served = 0
 
     def take(self) -> list[_Profiled]:
         """The profiled contexts, which are the caller's then."""
         taken = [each for each in (self.profiled, self.spare) if each is not None]
         self.profiled = self.spare = None
         return taken
+
+
+class _Slots:
+    """Those that nobody holds. The last one put is the next one taken: its contexts are warm.
+
+    Attributes:
+        free: in order.
+        waiting: how many wait for one; whoever puts one back tells them.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[_Slot] = []
+        self.waiting = 0
+        self._returned = threading.Condition()
+
+    def get(self) -> _Slot:
+        """A slot; waits until there is one."""
+        try:
+            return self.free.pop()
+        except IndexError:
+            return self.wait()
+
+    def wait(self) -> _Slot:
+        """:meth:`get`, where none was free."""
+        with self._returned:
+            self.waiting += 1  # before looking again: who puts one back looks at it afterwards
+            try:
+                while True:
+                    with contextlib.suppress(IndexError):  # who does not wait may be faster
+                        return self.free.pop()
+                    self._returned.wait()
+            finally:
+                self.waiting -= 1
+
+    def put(self, slot: _Slot) -> None:
+        """Give a slot back."""
+        self.free.append(slot)
+        if self.waiting:
+            self.notify()
+
+    def notify(self) -> None:
+        """Tell one of those that wait."""
+        with self._returned:
+            self._returned.notify()

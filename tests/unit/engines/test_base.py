@@ -130,6 +130,13 @@ class TestARuntimeOnTheDevice:
         with pytest.raises(EngineError, match="input 'x' wants float32, got float64"):
             OnDevice(X).run({"x": OnGpu(rows(3, np.float64))})
 
+    def test_another_byte_order_is_the_same_numbers(self) -> None:
+        engine = OnHost(X)
+        for _ in range(2):
+            taken = engine.checked({"x": np.full((2, 4), 3, ">f4")})["x"]
+            assert taken.dtype.isnative
+            assert (taken == 3).all()
+
     def test_values_that_are_sizes_are_looked_at(self, copied: list[DeviceArray]) -> None:
         """Their array's shape is (2,) whatever they are: it is the values that have to be inside the profile."""
         found = OnDevice(X, SIZES).run({"x": OnGpu(rows(3)), "s": OnGpu(np.array([7, 9]))})
@@ -154,3 +161,49 @@ class TestOnTheHost:
         for wrong in (np.array([np.nan, 1.0]), np.array(["a", "b"]), np.array([1.5, 2.5]), np.array([None, 1])):
             with pytest.raises(EngineError, match="input 's'"):
                 engine.run({"s": wrong})
+
+
+class TestAFeedLikeAnEarlierOne:
+    """What was right once is not looked at again, and only that."""
+
+    GOOD: ClassVar[dict[str, Any]] = {"x": np.ones((2, 4), np.float32)}
+
+    @pytest.mark.parametrize(
+        ("feed", "error"),
+        [
+            ({"x": np.ones((9, 4), np.float32)}, ShapeError),
+            ({"x": np.ones((2, 4), np.float16)}, EngineError),
+            ({"y": np.ones((2, 4), np.float32)}, ShapeError),
+            ({}, ShapeError),
+        ],
+        ids=["shape", "type", "name", "nothing"],
+    )
+    def test_another_one_is_refused(self, feed: dict[str, Any], error: type[Exception]) -> None:
+        engine = OnHost(X)
+        engine.checked(self.GOOD)
+        with pytest.raises(error):
+            engine.checked(feed)
+
+    def test_it_is_given_as_it_is_each_time(self) -> None:
+        engine = OnHost(X)
+        for _ in range(2):
+            assert np.shares_memory(engine.checked(self.GOOD)["x"], self.GOOD["x"])
+
+    def test_an_array_that_is_not_contiguous_is_copied_each_time(self) -> None:
+        engine = OnHost(X)
+        engine.checked(self.GOOD)
+        for _ in range(2):
+            assert engine.checked({"x": np.ones((2, 8), np.float32)[:, ::2]})["x"].flags.c_contiguous
+
+    def test_another_byte_order_is_the_same_numbers(self) -> None:
+        engine = OnHost(X)
+        for _ in range(2):
+            taken = engine.checked({"x": np.full((2, 4), 3, ">f4")})["x"]
+            assert taken.dtype.isnative
+            assert (taken == 3).all()
+
+    def test_values_that_are_sizes_are_looked_at_each_time(self) -> None:
+        engine = OnHost(SIZES)
+        engine.checked({"s": np.array([3, 4])})
+        with pytest.raises(ShapeError):
+            engine.checked({"s": np.array([3, 99])})

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from pytest_trtgray.serving.policy import CANARY, FAULT, LEARNING, OFF, Policy, Sampler, learning
+from pytest_trtgray.serving.policy import CANARY, FAULT, LEARNING, OFF, STRIDE, Policy, Sampler, learning
+
+
+class Requests:
+    """Numbers a sampler's requests, and asks it as :class:`SamplingProfiler` does."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.number = 0
+        self.due = 0
+        self.asked = 0
+
+    def is_drawn(self) -> bool:
+        number, self.number = self.number, self.number + 1
+        if number < self.due:
+            return False
+        self.asked += 1
+        drawn, _, self.due = self.sampler.at(number)
+        return drawn
 
 
 def drawn(policy: Policy, seed: int, count: int = 20_000) -> set[int]:
-    sampler = Sampler(policy, seed)
-    return {number for number in range(count) if sampler.draws()}
+    requests = Requests(Sampler(policy, seed))
+    return {number for number in range(count) if requests.is_drawn()}
 
 
 class TestDraws:
@@ -30,27 +46,27 @@ class TestDraws:
     def test_those_of_a_low_rate_are_among_those_of_a_higher_one(self) -> None:
         assert drawn(LEARNING, 3) < drawn(FAULT, 3)
 
-    def test_threads_share_the_draws(self) -> None:
-        sampler, counts = Sampler(FAULT, 0), [0] * 8
+    def test_nothing_is_missed_by_asking_only_when_due(self) -> None:
+        sampler = Sampler(LEARNING, 3)
+        assert drawn(LEARNING, 3) == {number for number in range(20_000) if sampler.at(number)[0]}
 
-        def draw(thread: int) -> None:
-            counts[thread] = sum(sampler.draws() for _ in range(2500))
+    def test_most_requests_need_no_question(self) -> None:
+        requests = Requests(Sampler(LEARNING))
+        count = sum(requests.is_drawn() for _ in range(2900))
+        assert requests.asked <= count + 2900 // STRIDE
 
-        threads = [threading.Thread(target=draw, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sum(counts) == len(drawn(FAULT, 0))
+    def test_what_is_timed_stands_for_the_others(self) -> None:
+        assert [Sampler(OFF).at(number)[1] for number in (0, 1, STRIDE, 2 * STRIDE)] == [True, False, True, True]
+        assert Sampler(FAULT).at(1)[1]
 
 
 class TestSwitching:
     def test_from_the_next_request_on(self) -> None:
         told: list[str] = []
         sampler = Sampler(OFF, on_switch=lambda policy: told.append(policy.name))
-        before = [sampler.draws() for _ in range(50)]
+        before = [sampler.at(number)[0] for number in range(50)]
         sampler.switch(CANARY)
-        after = [sampler.draws() for _ in range(50)]
+        after = [sampler.at(number)[0] for number in range(50, 100)]
 
         assert (any(before), all(after)) == (False, True)
         assert told == ["canary"]
