@@ -254,7 +254,9 @@ def _signature(feed: Feed) -> Signature:
         found = tuple([(name, value.shape, value.dtype) for name, value in feed.items() if value.flags.c_contiguous])
     except AttributeError:
         return ()
-    is_plain = len(found) == len(feed) and all(type(value) is np.ndarray for value in feed.values())
+    is_plain = len(found) == len(feed) and all(
+        type(value) is np.ndarray and value.dtype.isnative for value in feed.values()
+    )
     return found if is_plain else ()
 
 

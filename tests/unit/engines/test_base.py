@@ -130,13 +130,6 @@ class TestARuntimeOnTheDevice:
         with pytest.raises(EngineError, match="input 'x' wants float32, got float64"):
             OnDevice(X).run({"x": OnGpu(rows(3, np.float64))})
 
-    def test_another_byte_order_is_the_same_numbers(self) -> None:
-        engine = OnHost(X)
-        for _ in range(2):
-            taken = engine.checked({"x": np.full((2, 4), 3, ">f4")})["x"]
-            assert taken.dtype.isnative
-            assert (taken == 3).all()
-
     def test_values_that_are_sizes_are_looked_at(self, copied: list[DeviceArray]) -> None:
         """Their array's shape is (2,) whatever they are: it is the values that have to be inside the profile."""
         found = OnDevice(X, SIZES).run({"x": OnGpu(rows(3)), "s": OnGpu(np.array([7, 9]))})
