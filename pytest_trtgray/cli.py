@@ -153,12 +153,10 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from pytest_trtgray.files import write_atomically
-    from pytest_trtgray.reporting.document import read_document
-    from pytest_trtgray.reporting.html import render
+    from pytest_trtgray.reporting.html import render_files
 
-    paths = [Path(name) for name in arguments.files]
     target = Path(arguments.output)
-    html = render([read_document(path) for path in paths], [path.name for path in paths])
+    html = render_files([Path(name) for name in arguments.files])
     try:
         write_atomically(target, html.encode("utf-8"))
     except OSError as error:

@@ -19,6 +19,7 @@ import numpy as np
 from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.findings import Finding, counted, errors, some
 from pytest_trtgray.reporting.details import MEASURED
+from pytest_trtgray.reporting.document import UNREADABLE
 from pytest_trtgray.reporting.headline import BAD
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.alignment import align
@@ -30,8 +31,6 @@ Outcome = Literal["worse", "better", "same", "inconclusive", "incomparable", "ne
 Check = Mapping[str, Any]
 
 TIMED = ("timing", "against")
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
-"""What a document raises whose members are not what they should be."""
 _PASSED = ("pass", "faster")
 _RANK: Mapping[str, int] = {
     each: rank for rank, each in enumerate(("worse", "incomparable", "gone", "inconclusive", "better", "new", "same"))

@@ -10,7 +10,8 @@ from typing import Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows
 from pytest_trtgray.errors import InterchangeError
-from pytest_trtgray.interchange.comparison import TIMED, UNREADABLE
+from pytest_trtgray.interchange.comparison import TIMED
+from pytest_trtgray.reporting.document import UNREADABLE
 from pytest_trtgray.timing.grouping import module_of
 
 COLUMNS = (

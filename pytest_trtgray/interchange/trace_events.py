@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_trtgray.errors import InterchangeError
-from pytest_trtgray.interchange.comparison import TIMED, UNREADABLE
+from pytest_trtgray.interchange.comparison import TIMED
 from pytest_trtgray.interchange.spreadsheet import changes, percent
+from pytest_trtgray.reporting.document import UNREADABLE
 
 Event = dict[str, Any]
 _LAYERS, _BASELINE, _ENGINE = "layers", "layers of the baseline", "engine"

@@ -17,6 +17,8 @@ from pytest_trtgray.reporting.results import CheckResult
 
 FORMAT = "trtgray-run"
 SCHEMA = 1
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What a document raises whose members are not what they should be, because somebody has edited it."""
 
 
 class DocumentError(TrtGrayError):

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows
-from pytest_trtgray.reporting.document import finite
+from pytest_trtgray.reporting.document import UNREADABLE, DocumentError, finite, read_document
 from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
 from pytest_trtgray.vendor import quiet_import
 
@@ -145,6 +146,29 @@ def render(runs: Sequence[Mapping[str, Any]], titles: Sequence[str] = ()) -> str
         scripts=[_asset("charts.min.js"), _asset("plots.js"), _asset("report.js")],
     )
     return text
+
+
+def render_files(paths: Sequence[Path]) -> str:
+    """:func:`render` for run documents in files.
+
+    Raises:
+        DocumentError: one cannot be read, or has members that are not what they should be.
+    """
+    runs = [read_document(path) for path in paths]
+    unreadable = (*UNREADABLE, quiet_import("jinja2").TemplateError)
+    try:
+        return render(runs, [path.name for path in paths])
+    except unreadable:
+        for path, run in zip(paths, runs, strict=True):
+            try:
+                render([run])
+            except unreadable as error:
+                raise DocumentError(
+                    path,
+                    f"its checks cannot be read: {type(error).__name__} {error}",
+                    "Give a file as trtgray has written it.",
+                ) from error
+        raise
 
 
 def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> list[EngineSection]:

@@ -216,5 +216,7 @@ def test_documents_that_somebody_has_edited(data: st.DataObject, exports: Write,
         ["diff", before, after],
         ["diff", after, before, "--json"],
         ["export", after, "--trace", tmp_path / "t.json", "--csv", tmp_path / "t.csv"],
+        ["report", before, after, "-o", tmp_path / "report.html"],
+        ["metrics", after],
     ):
         assert main([str(argument) for argument in arguments]) in (0, 1, 2)
