@@ -26,6 +26,7 @@ from examples.monitored_service.load import Report, run_load
 from examples.monitored_service.models import CANARY, SATURATING, STABLE, write_models
 from examples.monitored_service.rollout import Rollout
 from pytest_trtgray.baselines.store import BaselineStore, read_file
+from pytest_trtgray.serving.policy import STRIDE
 
 PROJECT = Path(__file__).parents[2]
 TOKEN = "of the operator"
@@ -163,6 +164,7 @@ def test_what_it_shows(start: Callable[..., Process], tmp_path: Path) -> None:
     service = start(f"--baselines={baselines}", "--sampling=0.01")
     report = service.load(120)
     metrics = service.metrics()
+    timed = 120 // STRIDE - 1  # of each context the requests after its last full stride are not timed yet
 
     assert report.answered == 120
     assert metrics['trtgray_requests_total{outcome="ok",version="stable"}'] == 120
@@ -170,11 +172,11 @@ def test_what_it_shows(start: Callable[..., Process], tmp_path: Path) -> None:
         assert metrics[f'trtgray_request_latency_seconds{{statistic="{statistic}",version="stable"}}'] > 0
     assert metrics["trtgray_request_throughput_per_second"] > 0
     assert metrics["process_resident_memory_bytes"] > 1e6
-    assert metrics['trtgray_inference_duration_seconds_count{context="plain",engine="stable"}'] > 10
+    assert metrics['trtgray_inference_duration_seconds_count{context="plain",engine="stable"}'] >= timed
     assert service.client.get("/health/live").json()["live"] is True
     stable = service.health()["versions"]["stable"]
     assert stable["served"] == 120
-    assert stable["shapes"]["x:1x64"] > 10
+    assert stable["shapes"]["x:1x64"] >= timed
 
 
 def test_bad_requests_are_refused(start: Callable[..., Process], tmp_path: Path) -> None:
