@@ -11,7 +11,7 @@ MEMORY_US = 60e6
 class Budget:
     """Own cost against time spent on inference; both are forgotten at the same pace. Safe from any thread.
 
-    Nothing is spent in advance: a process that has served for 10 s may have spent 30 ms at 0.3 %.
+    Nothing is spent in advance: a process that has served for 10 s may have spent 20 ms at 0.2 %.
     """
 
     def __init__(self) -> None:

@@ -23,13 +23,13 @@ class Policy:
     Attributes:
         name: for metrics and logs.
         rate: share of the requests (0 to 1).
-        max_overhead: what profiling may cost, as a part of the time spent on inference (0.003 is 0.3 %): requests that
+        max_overhead: what profiling may cost, as a part of the time spent on inference (0.002 is 0.2 %): requests that
             are drawn beyond it run unprofiled. ``None`` for any cost.
     """
 
     name: str
     rate: float
-    max_overhead: float | None = 0.003
+    max_overhead: float | None = 0.002
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:

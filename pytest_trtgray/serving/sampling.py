@@ -107,6 +107,9 @@ class SamplingProfiler:
         EngineError: no context can be opened.
     """
 
+    # What a request touches lies in the object itself: a dictionary of so many attributes is two cache misses more.
+    __slots__ = ("__dict__", "__weakref__", "_slots")
+
     def __init__(
         self,
         engine: Engine,
@@ -588,6 +591,8 @@ class _Profiled(_Context):
 class _Slot:
     """What one inference needs at a time; its holder is its only user. Without contexts, it says that all is over."""
 
+    __slots__ = ("due", "first", "infer", "is_opening", "plain", "profiled", "served", "spare")
+
     def __init__(self, plain: _Context | None, infer: Callable[[Feed], tuple[Outputs, float]], first: int) -> None:
         self.plain = plain
         self.infer = infer
@@ -612,6 +617,8 @@ class _Slots:
         free: in order.
         waiting: how many wait for one; whoever puts one back tells them.
     """
+
+    __slots__ = ("_returned", "free", "waiting")
 
     def __init__(self) -> None:
         self.free: list[_Slot] = []
