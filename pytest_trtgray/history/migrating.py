@@ -20,18 +20,29 @@ def ensure_current(database: Database) -> None:
     """Make or change the tables, unless they are as this version wants them.
 
     The first of several processes migrates in one transaction, the others wait for it: SQLite has one writer, in
-    PostgreSQL an advisory lock is held. Other databases get no lock.
+    PostgreSQL an advisory lock is held. Other databases get no lock. Tables that may not be changed are used as they
+    are, if they can be: a copy in a read-only folder, a role in PostgreSQL that does not own them.
 
     Raises:
         HistoryError: the database cannot be used, or is of a later version.
     """
-    from pytest_trtgray.history.schema import HEAD
+    from pytest_trtgray.history.schema import HEAD, USABLE_FROM
 
     with database.reading() as connection:
         found = version_of(connection)
     _refuse_later(database, found)
     if found == HEAD:
         return
+    try:
+        _migrate(database)
+    except HistoryError:
+        if found < USABLE_FROM:
+            raise
+
+
+def _migrate(database: Database) -> None:
+    from pytest_trtgray.history.schema import HEAD
+
     with database.writing() as connection:
         if database.dialect == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")

@@ -1,8 +1,11 @@
 """The tables of a history; :mod:`migrations <pytest_trtgray.history.migrations>` makes and changes them.
 
 A *series* is what may be compared over time: one check of one test on one engine, of one identity (device, runtime,
-versions, precision, shapes, method). Its id stands in every layer's row, so that the times of one layer are read from
-one range of one index.
+versions, precision, shapes, method).
+
+Rows of layers' times stand in the order in which runs come, and have no other index: a run's 200 rows are appended on
+three pages. In an index by layer each of them would go to a page of its own, which took twice as long as all the rest
+of storing a run, and half of the file. One layer's times over all runs are looked up check by check instead.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = 1
+HEAD = 2
 """The schema of this version; a database of a later one is left alone."""
+USABLE_FROM = 1
+"""An earlier schema that can be read and written as well, where it may not be changed."""
 VERSION_TABLE = "trtgray_schema"
 
 metadata = MetaData(
@@ -100,11 +105,9 @@ layer_times = Table(
     metadata,
     Column("check_id", Id, ForeignKey("trtgray_checks.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("layer_id", Id, ForeignKey("trtgray_layers.id"), primary_key=True, autoincrement=False),
-    Column("series_id", Id, nullable=False),
+    Column("series_id", Id, nullable=False),  # that of the check, for dashboards
     Column("us", Float, nullable=False),
     Column("outcome", Text, nullable=False),
-    # holds all that a time series needs
-    Index("ix_trtgray_layer_times_series", "series_id", "layer_id", "check_id", "us"),
     sqlite_with_rowid=False,
 )
 outputs = Table(

@@ -248,27 +248,22 @@ class History:
         with self.database.reading() as connection:
             return {row.key: row.id for row in connection.execute(asked.order_by(layer_times.c.us.desc()))}
 
-    def layer_times(self, series_id: int, layer_ids: Sequence[int]) -> list[tuple[int, int, float]]:
-        """All times of some layers: layer, check, microseconds; read from the index alone."""
-        from sqlalchemy import select
+    def times_of_checks(
+        self, check_ids: Sequence[int], *, layer_ids: Sequence[int] | None = None
+    ) -> list[tuple[int, int, float]]:
+        """Layers' times of some checks: layer, check, microseconds.
 
-        from pytest_trtgray.history.schema import layer_times as times
-
-        asked = select(times.c.layer_id, times.c.check_id, times.c.us).where(times.c.series_id == series_id)
-        with self.database.reading() as connection:
-            return [
-                tuple(row)
-                for layer_id in layer_ids
-                for row in connection.execute(asked.where(times.c.layer_id == layer_id)).all()
-            ]
-
-    def times_of_checks(self, check_ids: Sequence[int]) -> list[tuple[int, int, float]]:
-        """All layers' times of some checks: layer, check, microseconds."""
+        Args:
+            check_ids: see :meth:`timed_runs`.
+            layer_ids: only of these, a few; see :meth:`layers`. ``None`` for all.
+        """
         from sqlalchemy import select
 
         from pytest_trtgray.history.schema import layer_times as times
 
         asked = select(times.c.layer_id, times.c.check_id, times.c.us)
+        if layer_ids is not None:
+            asked = asked.where(times.c.layer_id.in_(layer_ids))
         with self.database.reading() as connection:
             return [
                 tuple(row)

@@ -174,14 +174,15 @@ def trends_of(
     if not jobs:
         raise NotApplicableError(series.engine, "has no undisturbed run" + (f" on branch {branch}" if branch else ""))
     keys = history.layers(series.id, jobs[-1].runs[-1].check_id)
+    checks = [run.check_id for job in jobs for run in job.runs]
     if layer:
         wanted = _layer_named(keys, layer)
         others = [key for key in keys if key != wanted][:REFERENCE_LAYERS]
         keys = {key: keys[key] for key in (wanted, *others)}
-        rows = history.layer_times(series.id, list(keys.values()))
+        rows = history.times_of_checks(checks, layer_ids=list(keys.values()))
         shown = [wanted]
     else:
-        rows = history.times_of_checks([run.check_id for job in jobs for run in job.runs])
+        rows = history.times_of_checks(checks)
         shown = list(keys)
     logs = _matrix(jobs, list(keys.values()), rows)
     residuals = _without_common(logs)

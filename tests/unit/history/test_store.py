@@ -3,18 +3,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
 
 from pytest_trtgray.history import schema
 from pytest_trtgray.history.database import Database, HistoryError
-from pytest_trtgray.history.migrating import MIGRATIONS, ensure_current
+from pytest_trtgray.history.migrating import MIGRATIONS, ensure_current, version_of
 from pytest_trtgray.history.rows import rows_of
 from pytest_trtgray.history.store import History
+from pytest_trtgray.history.trends import trends_of
 from pytest_trtgray.logs.records import Record
 from tests.documents import document
 from tests.run_series import START, World, layer_key
@@ -72,6 +78,57 @@ for statement in range(1, 100):
         break
 """
 
+MIGRATION_KILLED = """
+import os, signal, sys
+from sqlalchemy import Engine, event, inspect
+from pytest_trtgray.history.database import Database
+from pytest_trtgray.history.migrating import ensure_current, version_of
+
+def migrate_until(url, statement):
+    left = [statement]
+    @event.listens_for(Engine, sys.argv[2])
+    def count(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    ensure_current(Database(url))
+    os._exit(0)
+
+for statement in range(1, 100):
+    child = os.fork()
+    if child == 0:
+        migrate_until(sys.argv[1], statement)
+    _, status = os.waitpid(child, 0)
+    with Database(sys.argv[1]).reading() as connection:
+        found = version_of(connection), len(inspect(connection).get_indexes("trtgray_layer_times"))
+    assert found in ((1, 1), (2, 0)), (statement, found)
+    if found == (2, 0):
+        print(statement)
+        break
+    assert os.WIFSIGNALED(status), (statement, status)
+"""
+
+
+def of_the_first_schema(url: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a database as the first version left it, with runs."""
+    with Database(url).writing() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "HEAD", 1)
+        fill(History(Database(url)), world)
+
+
+def state(database: Database) -> tuple[int, list[str | None]]:
+    """The number of its schema, and what indexes layers' times have beside their key."""
+    with database.reading() as connection:
+        return version_of(connection), [each["name"] for each in inspect(connection).get_indexes("trtgray_layer_times")]
+
+
+FIRST = (1, ["ix_trtgray_layer_times_series"])
+
 
 def counts(history: History) -> dict[str, int]:
     with history.database.reading() as connection:
@@ -79,6 +136,11 @@ def counts(history: History) -> dict[str, int]:
             name: int(connection.exec_driver_sql(f"SELECT count(*) FROM trtgray_{name}").scalar() or 0)
             for name in TABLES
         }
+
+
+def pages(path: Path, size: int = 4096) -> list[bytes]:
+    content = path.read_bytes()
+    return [content[start : start + size] for start in range(0, len(content), size)]
 
 
 def fill(history: History, world: World) -> None:
@@ -163,6 +225,59 @@ class TestSchema:
     def test_the_newest_migration_is_the_head(self) -> None:
         assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [f"{schema.HEAD:04}"]
 
+    def test_a_history_of_the_first_one_is_brought_up_to_date(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = World(layers=5, jobs=3)
+        of_the_first_schema(url, world, monkeypatch)
+        assert state(Database(url)) == FIRST
+
+        history = History(Database(url))
+        assert state(history.database) == (2, [])
+        assert [history.add(rows_of(each)) for each in world.documents()] == [False] * 3
+        fill(history, World(layers=5, jobs=2, seed=1))
+        found = counts(history)
+        assert (found["runs"], found["series"], found["layers"], found["layer_times"]) == (5, 1, 5, 25)
+        (series,) = history.series()
+        (trend,) = trends_of(history, series, layer=layer_key(2))[1:]
+        assert sum(len(job.runs) for job in trend.jobs) == 5
+
+    @pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute", "commit"])
+    def test_whoever_is_killed_at_that_leaves_the_one_or_the_other(
+        self, url: str, moment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        of_the_first_schema(url, World(layers=5, jobs=3), monkeypatch)
+
+        ended = subprocess.run(
+            [sys.executable, "-c", MIGRATION_KILLED, url, moment], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert int(ended.stdout) >= 2
+        assert counts(History(Database(url)))["layer_times"] == 15
+
+    def test_the_first_one_is_read_where_it_may_not_be_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "history.db"
+        of_the_first_schema(f"sqlite:///{path}", World(layers=5, jobs=3), monkeypatch)
+
+        history = History(Database(f"sqlite:///file:{path}?mode=ro&uri=true"))
+        assert state(history.database) == FIRST
+        (series,) = history.series()
+        assert [len(trend.us) for trend in trends_of(history, series)] == [3] * 6
+
+    def test_the_first_one_is_written_by_a_role_that_does_not_own_it(
+        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        of_the_first_schema(postgres_url, World(layers=5, jobs=3), monkeypatch)
+        with Database(postgres_url).writing() as connection:
+            connection.exec_driver_sql("CREATE ROLE ci LOGIN")
+            connection.exec_driver_sql("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO ci")
+            connection.exec_driver_sql("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ci")
+
+        history = History(Database(postgres_url.replace("trtgray@", "ci@")))
+        fill(history, World(layers=5, jobs=1, seed=1))
+        assert state(history.database) == FIRST
+        assert counts(history)["runs"] == 4
+
     def test_a_later_schema_is_left_alone(self, history: History) -> None:
         with history.database.writing() as connection:
             connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9000'")
@@ -225,20 +340,47 @@ class TestSeries:
         assert len(sqlite.runs()) == 1
         assert sqlite.timed_runs(series.id) == []
 
-    def test_a_layers_times_come_from_one_index(self, history: History) -> None:
+    def test_times_of_one_layer(self, history: History) -> None:
         fill(history, World(layers=5, jobs=3))
         (series,) = history.series()
-        newest = history.timed_runs(series.id)[-1]
-        layer = history.layers(series.id, newest.check_id)[layer_key(2)]
+        checks = [run.check_id for run in history.timed_runs(series.id)]
+        layers = history.layers(series.id, checks[-1])
+        wanted = layers[layer_key(2)]
 
-        assert len(history.layer_times(series.id, [layer])) == 3
-        if history.database.dialect == "sqlite":
-            with history.database.reading() as connection:
-                plan = connection.exec_driver_sql(
-                    "EXPLAIN QUERY PLAN SELECT check_id, us FROM trtgray_layer_times "
-                    "WHERE series_id = 1 AND layer_id = 1"
-                ).all()
-            assert "COVERING INDEX ix_trtgray_layer_times_series" in str(plan)
+        all_times = history.times_of_checks(checks)
+        assert len(all_times) == 15
+        of_one = history.times_of_checks(checks, layer_ids=[wanted])
+        assert sorted(of_one) == sorted(row for row in all_times if row[0] == wanted)
+        assert history.times_of_checks(checks[:1], layer_ids=[]) == []
+
+    def test_the_documented_query(self, history: History) -> None:
+        fill(history, World(layers=5, jobs=3))
+        text = (Path(__file__).parents[3] / "docs" / "history.md").read_text(encoding="utf-8")
+        sql = text.partition("```sql\n")[2].partition("```")[0].replace("/encoder/…", layer_key(2))
+
+        with history.database.reading() as connection:
+            found = connection.exec_driver_sql(sql.strip().rstrip(";")).all()
+        assert [row[1] for row in found] == [World().commit(job) for job in range(3)]
+        assert all(row[2] > 0 for row in found)
+
+    def test_times_of_one_layer_are_looked_up_by_the_key(self, sqlite: History) -> None:
+        with sqlite.database.reading() as connection:
+            plan = connection.exec_driver_sql(
+                "EXPLAIN QUERY PLAN SELECT us FROM trtgray_layer_times WHERE check_id IN (1, 2) AND layer_id IN (1, 2)"
+            ).all()
+        assert "USING PRIMARY KEY (check_id=? AND layer_id=?)" in str(plan)
+
+    def test_a_run_changes_few_pages_however_many_are_there(self, sqlite: History, tmp_path: Path) -> None:
+        """Pages are what storing a run costs: each that is changed is read, kept in the journal, and written."""
+        *earlier, last = World(layers=200, jobs=60).documents()
+        for each in earlier:
+            sqlite.add(rows_of(each))
+        before = pages(tmp_path / "history.db")
+        sqlite.add(rows_of(last))
+
+        after = pages(tmp_path / "history.db")
+        changed = sum(old != new for old, new in zip_longest(before, after))
+        assert 3 <= changed <= 20  # 200 rows on 3 pages, and the ends of the other tables and indexes
 
 
 class TestPruning:
