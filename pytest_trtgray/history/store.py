@@ -364,7 +364,8 @@ def _add_check(
 
 def _insert_one(connection: Connection, table: Table, row: dict[str, Any]) -> int:
     """Its id."""
-    inserted = connection.execute(table.insert().values(row)).inserted_primary_key
+    # beside the statement, not in it: so it is the same for all rows, and nothing of it is compiled again
+    inserted = connection.execute(table.insert(), row).inserted_primary_key
     return int(inserted[0]) if inserted else 0
 
 
