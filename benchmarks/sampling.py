@@ -10,11 +10,14 @@ limit answers so many requests a second of it, and neighbours take none away.
 is the processor time of opening, warming and reading profiled contexts. *Lost* is the sum, with a 95 % bootstrap
 interval.
 
-    python benchmarks/sampling.py [PAIRS [POLICY ...]]
+On a GPU the time of a request counts instead, transfers included; the model has to be given.
+
+    python benchmarks/sampling.py [PAIRS [POLICY ...]] [--engine MODEL --runtime RUNTIME --precision PRECISION]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -43,6 +46,13 @@ CUT = 0.1
 RESAMPLES = 500
 TARGET_S = 1e-3
 POLICIES = {policy.name: policy for policy in (OFF, LEARNING, FAULT, CANARY)}
+
+
+def given(options: argparse.Namespace) -> tuple[Engine, Feed]:
+    """The engine that was asked for, and an input of its optimal shapes."""
+    engine = load_engine(options.engine, LoadOptions(runtime=options.runtime, precision=options.precision))
+    profile = engine.info.profiles[0] if engine.info.profiles else {}
+    return engine, make_feed(engine.info.inputs, {name: bounds.opt for name, bounds in profile.items()}, 0)
 
 
 def network(folder: Path) -> tuple[Engine, Feed]:
@@ -86,6 +96,9 @@ def contexts_of(engine: Engine) -> Iterator[tuple[list[TimingContext], list[int]
 
 def measure(engine: Engine, feed: Feed, policy: Policy, pairs: int) -> str:
     """One row of the table."""
+    device = engine.info.device
+    # a thread that waits for a GPU takes no processor time, but its request takes as long
+    clock = time.perf_counter if device is not None and device.kind == "gpu" else time.thread_time
     times = np.zeros((pairs, 2))
     profiled = np.zeros(pairs, bool)
     with contexts_of(engine) as (opened, marks), SamplingProfiler(engine, feed, policy=policy) as profiler:
@@ -93,9 +106,9 @@ def measure(engine: Engine, feed: Feed, policy: Policy, pairs: int) -> str:
         for pair in range(-BLOCK, pairs):  # the first ones warm up
             for side in (0, 1) if pair % 2 == 0 else (1, 0):
                 before = len(marks)
-                started = time.thread_time()
+                started = clock()
                 sides[side](feed)
-                times[pair, side] = time.thread_time() - started
+                times[pair, side] = clock() - started
                 profiled[pair] |= len(marks) > before
             if pair % BLOCK == 0:
                 profiler.settle()
@@ -124,16 +137,22 @@ def parts(longer: np.ndarray, profiled: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):  # before ONNX Runtime counts the cores
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
+    parser.add_argument("policies", nargs="*", metavar="POLICY", help=f"of {', '.join(POLICIES)}; all by default")
+    parser.add_argument("--engine", type=Path)
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--precision", default="")
+    options = parser.parse_args()
+    if options.runtime == "onnxruntime" and hasattr(os, "sched_setaffinity"):  # before it counts the cores
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
     with tempfile.TemporaryDirectory() as folder:
-        engine, feed = network(Path(folder))
-        print(f"{pairs} pairs")
+        engine, feed = given(options) if options.engine else network(Path(folder))
+        print(f"{options.pairs} pairs")
         columns = ("path", "profiled", "beside", "lost")
         print(f"{'policy':9} {'rate':>5} {'request':>10} {'profiled':>16}" + "".join(f" {name:>8}" for name in columns))
-        for name in sys.argv[2:] or POLICIES:
-            print(measure(engine, feed, POLICIES[name], pairs), flush=True)
+        for name in options.policies or POLICIES:
+            print(measure(engine, feed, POLICIES[name], options.pairs), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ _ITEM_BYTES = 4
 _SAMPLES = 4096
 _ALIKE = 0.5
 """Relative error up to which values tell which tensor they are, and in which order its axes lie."""
-_MAX_PERMUTED = 4
+_CLEARER = 0.5
+"""So many times the error, at most, has another order of axes than the usual one: else nothing speaks for it."""
+_MAX_PERMUTED = 5
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU")
 
 
@@ -86,6 +89,25 @@ class Measured:
     is_wrong: bool
 
 
+@dataclass(frozen=True, order=True)
+class _Layout:
+    """How a tensor lies in memory.
+
+    Attributes:
+        sizes: of its axes; those that lie apart from each other are split.
+        order: the axes in the order in which they lie in memory.
+    """
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def arranged(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A view of what lies in memory, with the axes where they belong."""
+        memory = values.reshape([self.sizes[axis] for axis in self.order])
+        ordered: NDArray[Any] = memory.transpose(np.argsort(self.order))
+        return ordered
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A tensor that an engine shows: the tap, and how its values become the tensor's.
@@ -94,17 +116,17 @@ class _Shown:
         tap: its name.
         tensor: of the reference's graph.
         shape: of the tensor.
-        order: the axes of the shown array in the order in which they lie in memory.
+        layout: in memory, where the engine does not tell.
     """
 
     tap: str
     tensor: str
     shape: tuple[int, ...]
-    order: tuple[int, ...] | None = None
+    layout: _Layout | None = None
 
     def arranged(self, values: NDArray[Any]) -> NDArray[Any]:
         """The tensor itself."""
-        return values if self.order is None else _arranged(values, self.order).reshape(self.shape)
+        return values if self.layout is None else self.layout.arranged(values).reshape(self.shape)
 
 
 class Trace:
@@ -191,7 +213,7 @@ class Trace:
         values = {}
         for name in names:
             shown, array = self._shown[name], found[self._shown[name].tap]
-            if shown.order is None and array.shape != shown.shape:
+            if shown.layout is None and array.shape != shown.shape:
                 raise EngineError(
                     f"tensor {name!r}",
                     f"is {format_shape(array.shape)} in the engine and {format_shape(shown.shape)} in the reference",
@@ -230,10 +252,10 @@ class Trace:
             a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(mine.shape, theirs.shape, strict=True)
         )
 
-    def _add(self, name: str, tap: str, order: tuple[int, ...] | None) -> None:
+    def _add(self, name: str, tap: str, layout: _Layout | None) -> None:
         tensor = self._graph.tensor_of[name]
         if 0 not in self._shapes[name] and tensor not in {shown.tensor for shown in self._shown.values()}:
-            self._shown[name] = _Shown(tap, tensor, self._shapes[name], order)
+            self._shown[name] = _Shown(tap, tensor, self._shapes[name], layout)
 
     def _sorted(self, names: Iterable[str]) -> list[str]:
         return sorted(names, key=lambda name: self._graph.position(self._graph.tensor_of[name]))
@@ -290,7 +312,7 @@ class Trace:
 
         A tensor that is wrong is like none; then the tap has to be it if there is no other that it can be.
         """
-        likenesses: list[tuple[float, str, str, tuple[int, ...]]] = []
+        likenesses: list[tuple[float, str, str, _Layout]] = []
         names = self._sorted({name for tap in taps for name in tap.tensors if name in self._shapes})
         for window in self._split(names):
             near = [tap for tap in taps if set(window) & set(tap.tensors)]
@@ -301,14 +323,14 @@ class Trace:
                 for name in set(window) & set(tap.tensors):
                     target = wanted[self._graph.tensor_of[name]]
                     if tap.name in found and found[tap.name].size == target.size:
-                        error, order = _most_alike(found[tap.name], target)
-                        likenesses.append((error, tap.name, name, order))
+                        error, layout = _most_alike(found[tap.name], target)
+                        likenesses.append((error, tap.name, name, layout))
         choices = Counter(tap for _, tap, _, _ in likenesses)
         taken: set[str] = set()
-        for error, tap_name, name, order in sorted(likenesses):
+        for error, tap_name, name, layout in sorted(likenesses):
             if tap_name not in taken and name not in self._shown and (error <= _ALIKE or choices[tap_name] == 1):
                 taken.add(tap_name)
-                self._add(name, tap_name, order)
+                self._add(name, tap_name, layout)
 
     def _split(self, names: Sequence[str]) -> Iterator[list[str]]:
         window: list[str] = []
@@ -355,26 +377,42 @@ def _carries_values(model: OnnxModel, name: str) -> bool:
     return spec is None or spec.dtype in DTYPE_BITS
 
 
-def _most_alike(shown: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, tuple[int, ...]]:
+def _most_alike(shown: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, _Layout]:
     """The smallest relative error over a sample, among all orders in which the axes can lie in memory."""
     rng = np.random.Generator(np.random.PCG64(0))
-    flat = rng.integers(0, wanted.size, min(_SAMPLES, wanted.size))
+    flat = np.arange(wanted.size) if wanted.size <= _SAMPLES else rng.integers(0, wanted.size, _SAMPLES)
     target = wanted.reshape(-1)[flat].astype(np.float64)
-    axes = tuple(range(shown.ndim))
-    orders = itertools.permutations(axes) if shown.ndim <= _MAX_PERMUTED else iter([axes, (0, *axes[2:], 1)])
-    best = (np.inf, axes)
-    for order in orders:
-        values = _arranged(shown, order)[np.unravel_index(flat, shown.shape)].astype(np.float64)
-        kept = np.isfinite(values) & np.isfinite(target)
-        scale = float(np.linalg.norm(target[kept]))
-        error = float(np.linalg.norm(values[kept] - target[kept])) / scale if scale else np.inf
-        if error < best[0]:
-            best = (error, order)
-    return best
+    usual, *others = _layouts(shown.shape, wanted.shape)
+    first = (_unlike(shown, usual, target, flat), usual)
+    best = min(((_unlike(shown, layout, target, flat), layout) for layout in others), default=first)
+    return best if best[0] < _CLEARER * first[0] else first
 
 
-def _arranged(shown: NDArray[Any], order: tuple[int, ...]) -> NDArray[Any]:
-    """A view with the axes where they belong; ``order`` says in which order they lie in memory."""
-    memory = shown.reshape([shown.shape[axis] for axis in order])
-    ordered: NDArray[Any] = memory.transpose(np.argsort(order))
-    return ordered
+def _unlike(shown: NDArray[Any], layout: _Layout, target: NDArray[Any], flat: NDArray[Any]) -> float:
+    """Relative error of some elements in one layout."""
+    values = layout.arranged(shown)[np.unravel_index(flat, layout.sizes)].astype(np.float64)
+    kept = np.isfinite(values) & np.isfinite(target)
+    scale = float(np.linalg.norm(target[kept]))
+    return float(np.linalg.norm(values[kept] - target[kept])) / scale if scale else math.inf
+
+
+def _layouts(shown: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[_Layout]:
+    """Ways in which a tensor of one shape can lie in memory that an engine shows in another; the usual one first.
+
+    Myelin merges the batch and the sequence of a transformer to the rows of a matrix, in either order.
+    """
+    sizes = _split_alike(shown, wanted)
+    if len(sizes) > _MAX_PERMUTED:
+        sizes = tuple(size for size in wanted if size > 1)
+    axes = tuple(range(len(sizes)))
+    orders = itertools.permutations(axes) if len(axes) <= _MAX_PERMUTED else iter([axes, (0, *axes[2:], 1)])
+    return (_Layout(sizes, order) for order in orders)
+
+
+def _split_alike(shown: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes that both shapes are made of; those of the shown one where there are none."""
+    ends = sorted({*itertools.accumulate(shown, operator.mul), *itertools.accumulate(wanted, operator.mul)} - {1})
+    pairs = list(itertools.pairwise([1, *ends]))
+    if any(end % start for start, end in pairs):
+        return tuple(size for size in shown if size > 1)
+    return tuple(end // start for start, end in pairs)

@@ -48,7 +48,11 @@ class Cuda:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[Any]:
-        """Make the primary context current; gives PyCUDA's driver module.
+        """Make the primary context current, for one thread at a time; gives PyCUDA's driver module.
+
+        Every call into a TensorRT engine that is shared by threads belongs into it. One that runs in C++ without the
+        interpreter's lock comes back for it whenever it logs; another thread that holds it, and waits in C++ for a
+        mutex of the first, would wait for ever.
 
         Raises:
             EngineError: CUDA reported an error, with its name and what usually causes it.

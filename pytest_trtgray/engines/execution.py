@@ -94,6 +94,11 @@ class Execution:
 
     def enqueue(self) -> None:
         """Start one inference on the stream; does not wait."""
+        # under the lock: TensorRT compiles and logs here while another thread may wait for it, see Cuda.current
+        with self._device.current():
+            self._enqueue()
+
+    def _enqueue(self) -> None:
         if self._graph is not None:
             self._graph.launch()
         elif not self.context.execute_async_v3(self._stream.handle):
@@ -115,7 +120,7 @@ class Execution:
         """One inference between two CUDA events, without transfers; microseconds."""
         with self._device.current():
             self._start.record(self._stream)
-            self.enqueue()
+            self._enqueue()
             self._stop.record(self._stream)
             self._stop.synchronize()
             return float(self._stop.time_since(self._start)) * 1e3
@@ -135,7 +140,7 @@ class Execution:
     def profiled(self) -> None:
         """One inference whose layer times go to the context's profiler."""
         with self._device.current():
-            self.enqueue()
+            self._enqueue()
             self._stream.synchronize()
             if not self.context.enqueue_emits_profile and not self.context.report_to_profiler():
                 self._require(False, "the profiler has nothing to report")
@@ -154,7 +159,7 @@ class Execution:
                 raise EngineError(self._name, "this TensorRT shows no debug tensors")
             self._require(self.context.set_debug_listener(listener), "the debug listener was refused")
             self.context.unfused_tensors_debug_state = True
-            self.enqueue()
+            self._enqueue()
             self._stream.synchronize()
 
     def capture(self) -> None:
@@ -164,9 +169,9 @@ class Execution:
             EngineError: the engine cannot be captured (outputs whose shape depends on the data, loops).
         """
         with self._device.current():
-            self.enqueue()  # what is set up at the first inference cannot be captured
+            self._enqueue()  # what is set up at the first inference cannot be captured
             self._stream.synchronize()
-            self._graph = CudaGraph.capture(self._stream, self.enqueue)
+            self._graph = CudaGraph.capture(self._stream, self._enqueue)
 
     def close(self) -> None:
         """Free the context and all buffers."""

@@ -246,14 +246,16 @@ class TensorRTEngine(Engine):
         """Free the engine and its contexts; keep the kernels that were compiled for this GPU."""
         self.renew()
         if self._kernels is not None:
-            self._kernels.save()
+            with cuda(self._device_index).current():
+                self._kernels.save()
         # what was made last goes first
         self._runtime_configs.clear()
         self._kernels = None
         self._engine = None
 
     def _infer(self, feed: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        with SINK.collect("run") as records, self._explained(records):
+        # current from begin to end: another thread may run the same engine
+        with SINK.collect("run") as records, self._explained(records), cuda(self._device_index).current():
             if self._execution is None:
                 self._execution = self._new_execution(None, DEFAULT_TIMING)
             self._execution.bind(feed, self.profile_of(feed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,36 @@ def test_a_renewed_engine_answers_as_before(net: Engine) -> None:
     net.renew()
     net.renew()
     compare(net.run(feed), before, precision="tf32").check()
+
+
+def test_threads_share_an_engine(net: Engine) -> None:
+    """New shapes are compiled in one thread, and logged, while another opens a context: neither waits for ever."""
+    wanted = {rows: net.run({"x": np.full((rows, 3, 16, 16), 0.5, np.float32)})["logits"] for rows in range(1, 9)}
+    failures: list[BaseException] = []
+
+    def run(first: int) -> None:
+        try:
+            for number in range(24):
+                rows = 1 + (first + number) % 8
+                found = net.run({"x": np.full((rows, 3, 16, 16), 0.5, np.float32)})["logits"]
+                np.testing.assert_allclose(found, wanted[rows], rtol=1e-2, atol=1e-2)
+        except BaseException as error:
+            failures.append(error)
+
+    def open_contexts() -> None:
+        try:
+            for rows in range(1, 9):
+                with net.timing_context({"x": np.zeros((rows, 3, 16, 16), np.float32)}, profiled=True) as context:
+                    context.run()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [
+        *(threading.Thread(target=run, args=(first,)) for first in (0, 3)),
+        threading.Thread(target=open_contexts),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pytest_trtgray.accuracy.localise import localise
 from pytest_trtgray.accuracy.reference_graph import ReferenceGraph
 from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.accuracy.tolerance import Tolerance
-from pytest_trtgray.accuracy.tracing import Trace, segments
+from pytest_trtgray.accuracy.tracing import Trace, _layouts, _most_alike, segments
 from pytest_trtgray.engines.base import Engine, Feed
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
 from pytest_trtgray.engines.model import format_shapes
@@ -157,6 +158,62 @@ class TestIdentification:
         assert trace.left_out >= 0
         assert found.ok
         assert found.culprit is None
+
+    def test_rows_of_a_matrix_in_another_order(self, tmp_path: Path) -> None:
+        """As Myelin shows a transformer: batch and sequence merged, the sequence outside; one weight is wrong."""
+        path = models.encoder(tmp_path / "encoder.onnx")
+        weight = "encoder.layer.1.attention.output.weight"
+        wrong = models.scale_weight(path, tmp_path / "wrong.onnx", weight, 1.05)
+        feed = feed_of(path, {"ids": (3, 5), "mask": (3, 1, 1, 5)})
+        values = values_of(wrong, feed)
+        model = OnnxModel(wrong)
+        outputs = [spec.name for spec in model.outputs]
+        hidden = next(array.shape[-1] for name, array in values.items() if array.ndim == 3 and name not in outputs)
+        inner = [name for name, array in values.items() if array.shape == (3, 5, hidden) and name not in outputs]
+        shown = {f"__myln_{name}": values[name].transpose(1, 0, 2).reshape(15, hidden) for name in inner}
+        shown |= {name: values[name] for name in outputs}
+        taps = [
+            *(Tap(f"__myln_{name}", (name,), exact=False) for name in inner),
+            *(Tap(name, (name,)) for name in outputs),
+        ]
+        engine = showing(
+            ort_engine(wrong, format_shapes({name: array.shape for name, array in feed.items()})),
+            Dictated(taps, shown),
+            {name: values[name] for name in outputs},
+        )
+        found = localise(engine, Shadow(path, tmp_path), feed, tolerance=TOLERANCE)
+        node = next(node.name for node in model.nodes if weight in node.inputs)
+
+        assert len(found.tensors) == len(taps)
+        assert found.culprit is not None, found.message()
+        assert node in found.culprit.nodes
+        assert [error.relative_l2 for error in found.tensors[:3]] == [pytest.approx(0, abs=1e-5)] * 3
+
+    @pytest.mark.parametrize(
+        ("shown", "wanted", "axes"),
+        [
+            ((64, 768), (2, 32, 768), (2, 32, 768)),
+            ((24, 64, 32), (2, 12, 32, 64), (2, 12, 32, 2, 32)),
+            ((2, 1, 4), (2, 4), (2, 4)),
+            ((6, 4), (8, 3), (6, 4)),  # no axes in common
+            ((2, 3, 4), (4, 6), (2, 3, 4)),
+            ((1, 1), (1,), ()),
+        ],
+    )
+    def test_axes_are_those_that_both_shapes_have(self, shown: Any, wanted: Any, axes: Any) -> None:
+        layouts = list(_layouts(shown, wanted))
+        assert {layout.sizes for layout in layouts} == {axes}
+        assert layouts[0].order == tuple(range(len(axes)))
+        assert len(set(layouts)) == math.factorial(len(axes))
+
+    def test_a_wrong_tensor_is_not_rearranged(self) -> None:
+        """Another order of axes that is hardly better than the usual one is a coincidence."""
+        wanted = np.random.default_rng(0).standard_normal((2, 2, 2)).astype(np.float32)
+        for seed in range(50):
+            shown = wanted + 0.4 * np.random.default_rng(seed).standard_normal((2, 2, 2)).astype(np.float32)
+            error, layout = _most_alike(shown, wanted)
+            assert layout.order == (0, 1, 2)
+            assert error == pytest.approx(np.linalg.norm(shown - wanted) / np.linalg.norm(wanted), rel=1e-3)
 
     def test_a_tap_that_does_not_show(self, case: Any, tmp_path: Path) -> None:
         path, shapes, _, built = case
