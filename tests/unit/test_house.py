@@ -66,6 +66,7 @@ VENDORS = {
         "history/migrating.py",
         "history/migrations/env.py",
         "history/migrations/versions/v0001_runs.py",
+        "history/migrations/versions/v0002_appended_times.py",
     },
     "torch": {"timing/torch_modules.py"},
     # the doctor's probes are programs of their own, one a library
