@@ -50,22 +50,31 @@ class Cuda:
     def current(self) -> Iterator[Any]:
         """Make the primary context current, for one thread at a time; gives PyCUDA's driver module.
 
-        Every call into a TensorRT engine that is shared by threads belongs into it. One that runs in C++ without the
-        interpreter's lock comes back for it whenever it logs; another thread that holds it, and waits in C++ for a
-        mutex of the first, would wait for ever.
+        Every call into TensorRT belongs into it: two threads at once in an engine crashed TensorRT for RTX 1.5. So does
+        the end of every object of PyCUDA: one that ends while its context is not current, in another thread than the
+        context was made in, stays on the device.
 
         Raises:
             EngineError: CUDA reported an error, with its name and what usually causes it.
         """
-        with self._lock:
-            self._context.push()
-            try:
-                yield self.driver
-            except self.driver.Error as error:
-                raise EngineError("CUDA", str(error), _remedy(error, self.driver)) from error
-            finally:
-                with contextlib.suppress(self.driver.Error):
-                    self._context.pop()
+        with self._lock, self.waiting() as driver:
+            yield driver
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[Any]:
+        """Like :meth:`current`, beside other threads: to wait for what was enqueued, and for nothing else.
+
+        Raises:
+            EngineError: see :meth:`current`.
+        """
+        self._context.push()
+        try:
+            yield self.driver
+        except self.driver.Error as error:
+            raise EngineError("CUDA", str(error), _remedy(error, self.driver)) from error
+        finally:
+            with contextlib.suppress(self.driver.Error):
+                self._context.pop()
 
 
 @functools.lru_cache(maxsize=8)

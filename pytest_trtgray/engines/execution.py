@@ -90,11 +90,10 @@ class Execution:
             self._require(not missing, f"the shapes of {missing} are not determined")
             for spec in self._outputs:
                 self._bind_output(spec)
-            self._stream.synchronize()
+        self.synchronize()
 
     def enqueue(self) -> None:
         """Start one inference on the stream; does not wait."""
-        # under the lock: TensorRT compiles and logs here while another thread may wait for it, see Cuda.current
         with self._device.current():
             self._enqueue()
 
@@ -105,15 +104,15 @@ class Execution:
             self._require(False, "the inference was refused")
 
     def synchronize(self) -> None:
-        """Wait for everything that was enqueued."""
-        with self._device.current():
+        """Wait for everything that was enqueued; other threads go on meanwhile."""
+        with self._device.waiting():
             self._stream.synchronize()
 
     def fetch(self) -> dict[str, NDArray[Any]]:
         """Outputs of the last inference, copied to fresh arrays of the declared dtypes."""
         with self._device.current():
             found = self._download()
-            self._stream.synchronize()
+        self.synchronize()
         return {spec.name: found[spec.name].astype(numpy_dtype(spec.dtype), copy=True) for spec in self._outputs}
 
     def timed(self) -> float:
@@ -122,6 +121,7 @@ class Execution:
             self._start.record(self._stream)
             self._enqueue()
             self._stop.record(self._stream)
+        with self._device.waiting():
             self._stop.synchronize()
             return float(self._stop.time_since(self._start)) * 1e3
 
@@ -181,10 +181,13 @@ class Execution:
             self.context = None
             self._allocators.clear()
             self._borrowed.clear()
-        for host in self._host.values():
-            host.free()
-        for memory in self._memory.values():
-            memory.free()
+            self._staged.clear()
+            for host in self._host.values():
+                host.free()
+            for memory in self._memory.values():
+                memory.free()
+            # while the context is current: see Cuda.current
+            self._stream = self._start = self._stop = None
 
     def _choose(self, profile: int) -> None:
         if profile == self._profile:
