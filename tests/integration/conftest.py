@@ -23,6 +23,9 @@ ENCODER_SHAPES = (
     "--trt-max-shapes=ids:4x16,mask:4x1x1x16",
 )
 
+RECORDS = ("-k", "layers or structure")
+"""Of the five built-in tests those that have a baseline; the others are tested elsewhere, and `shapes` takes its time."""
+
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx, found none installed"
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trtgray.baselines.store import encode, read_file
-from tests.integration.conftest import Project, printed_command, text
+from tests.integration.conftest import RECORDS, Project, printed_command, text
 
 ENGINE = "--trt-engine=mlp.onnx"
 
@@ -16,13 +16,13 @@ ENGINE = "--trt-engine=mlp.onnx"
 @pytest.fixture
 def recorded(project: Project) -> Project:
     project.mlp()
-    project.record(ENGINE)
+    project.record(ENGINE, *RECORDS)
     return project
 
 
 def test_recording_again_appends_a_run_and_replaces_the_structure(recorded: Project) -> None:
     for runs in (2, 3):
-        recorded.record(ENGINE)
+        recorded.record(ENGINE, *RECORDS)
         (timing,) = read_file(recorded.baseline("layers")).entries.values()
         assert len(timing["runs"]) == runs
         assert list(read_file(recorded.baseline("structure")).entries) == ["structure"]
@@ -34,21 +34,21 @@ def runs_of(project: Project) -> list[int]:
 
 
 def test_after_an_intended_change_a_timing_baseline_starts_anew(recorded: Project) -> None:
-    recorded.record(ENGINE)
+    recorded.record(ENGINE, *RECORDS)
     assert runs_of(recorded) == [2]
     structure = recorded.baseline("structure").read_bytes()
-    result = recorded.run(ENGINE, "--trt-rebaseline")
+    result = recorded.run(ENGINE, *RECORDS, "--trt-rebaseline")
     assert result.ret == 0
     assert runs_of(recorded) == [1]
     assert recorded.baseline("structure").read_bytes() == structure
-    recorded.record(ENGINE)
+    recorded.record(ENGINE, *RECORDS)
     assert runs_of(recorded) == [2]
 
 
 def test_starting_anew_with_other_layers(recorded: Project) -> None:
     recorded.mlp(layers=3)
     recorded.run(ENGINE, "-k", "structure").assert_outcomes(failed=1, deselected=4)
-    assert recorded.run(ENGINE, "--trt-rebaseline").ret == 0
+    assert recorded.run(ENGINE, *RECORDS, "--trt-rebaseline").ret == 0
     assert runs_of(recorded) == [1]
     assert len(read_file(recorded.baseline("structure")).entries["structure"]["layers"]) == 3
     recorded.run(ENGINE, "-k", "structure").assert_outcomes(passed=1, deselected=4)
@@ -56,7 +56,7 @@ def test_starting_anew_with_other_layers(recorded: Project) -> None:
 
 def test_starting_anew_where_there_is_nothing_yet(project: Project) -> None:
     project.mlp()
-    assert project.run(ENGINE, "--trt-rebaseline", "--update-baselines").ret == 0
+    assert project.run(ENGINE, *RECORDS, "--trt-rebaseline", "--update-baselines").ret == 0
     assert runs_of(project) == [1]
 
 
@@ -130,7 +130,7 @@ def test_a_baseline_holds_units_context_and_no_samples(recorded: Project) -> Non
 
 def test_other_layers_start_a_new_timing_baseline(recorded: Project) -> None:
     recorded.mlp(layers=3)
-    recorded.record(ENGINE)
+    recorded.record(ENGINE, *RECORDS)
     (timing,) = read_file(recorded.baseline("layers")).entries.values()
     assert len(timing["runs"]) == 1
 
@@ -272,7 +272,7 @@ def test_nothing_is_obsolete_when_tests_were_left_out(project: Project, args: li
 def test_another_engines_baselines_are_not_obsolete(project: Project) -> None:
     project.mlp("a.onnx")
     project.mlp("b.onnx", seed=1)
-    project.record("--trt-engine=a.onnx", "--trt-engine=b.onnx")
+    project.record("--trt-engine=a.onnx", "--trt-engine=b.onnx", *RECORDS)
     count = len(project.baselines())
     result = project.run("--trt-engine=a.onnx", "--trt-prune-baselines")
     assert "deleted" not in text(result)

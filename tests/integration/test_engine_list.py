@@ -13,7 +13,7 @@ from pytest_trtgray.engines.building import BuildRequest, build
 from pytest_trtgray.engines.onnx_model import OnnxModel
 from pytest_trtgray.engines.profiles import resolve_profiles
 from tests import models
-from tests.integration.conftest import Project, needs_rtx, text
+from tests.integration.conftest import RECORDS, Project, needs_rtx, text
 
 pytestmark = needs_rtx
 WAYS_OUT = "If you trust where it comes from, record it with --update-baselines, or run once with --trt-allow-unlisted."
@@ -134,7 +134,7 @@ class TestCommandLine:
     def test_the_list_is_no_obsolete_baseline(self, project: Project, engine: Path) -> None:
         project.mlp()
         project.run("--trt-engine=net.engine", "--update-baselines")
-        project.record("--trt-engine=mlp.onnx")
+        project.record("--trt-engine=mlp.onnx", *RECORDS)
         pruned = project.run("--trt-engine=mlp.onnx", "--trt-prune-baselines")
 
         assert "deleted" not in text(pruned)

@@ -12,7 +12,9 @@ from tests.integration.conftest import Project, text
 
 OPTION = "--trt-timing-processes"
 METHOD = """
-def test_it(trt_build, trt_profiler):
+import pytest
+{marker}
+def test_{name}(trt_build, trt_profiler):
     profile = trt_profiler(trt_build("mlp.onnx"))
     assert profile.method.get("processes") == {wanted!r}
     assert profile.overheads.cold_start_us > 0
@@ -36,35 +38,41 @@ def test_it(trt_build, trt_profiler):
 """
 
 
-@pytest.mark.parametrize(
-    ("marker", "args", "wanted"),
-    [
-        ("", (), None),
-        ("", (OPTION,), "fresh"),
-        ("", (OPTION, "-n2"), "fresh"),
-        ("processes=True", (), "fresh"),
-        ("processes=True, sessions=2", ("-n2",), "fresh"),
-        ("processes=False", (OPTION,), None),
-    ],
-)
-def test_asked_for(project: Project, marker: str, args: tuple[str, ...], wanted: str | None) -> None:
-    project.mlp()
-    mark = f"import pytest\npytestmark = pytest.mark.trt_timing({marker})\n"
-    project.pytester.makepyfile(mark + METHOD.format(wanted=wanted))
-    result = project.run_apart(*args)
+def method(wanted: str | None, marker: str = "", name: str = "it") -> str:
+    """A test that looks how it was measured."""
+    decorator = f"@pytest.mark.trt_timing({marker})" if marker else ""
+    return METHOD.format(wanted=wanted, marker=decorator, name=name)
 
-    result.assert_outcomes(passed=1)
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        ((), {"": None, "processes=True": "fresh"}),
+        ((OPTION,), {"": "fresh", "processes=False": None}),
+        (("-n2", OPTION), {"": "fresh"}),
+        (("-n2",), {"processes=True, sessions=2": "fresh"}),
+    ],
+    ids=["marker", "option", "option and workers", "marker and workers"],
+)
+def test_asked_for(project: Project, args: tuple[str, ...], wanted: dict[str, str | None]) -> None:
+    project.mlp()
+    tests = [method(how, marker, f"it_{number}") for number, (marker, how) in enumerate(wanted.items())]
+    project.pytester.makepyfile("\n".join(tests))
+    run = project.run_apart if "-n2" in args else project.run
+    result = run(*args)
+
+    result.assert_outcomes(passed=len(wanted))
 
 
 def test_a_baseline_of_its_own(project: Project) -> None:
     project.mlp()
     args = ("--trt-engine=mlp.onnx", "-k", "layers")
     project.record(*args)
-    missing = project.run_apart(*args, OPTION)
+    missing = project.run(*args, OPTION)
     missing.assert_outcomes(failed=1, deselected=4)
     assert "missing baseline" in text(missing)
-    project.run_apart(*args, OPTION, "--update-baselines").assert_outcomes(passed=1, deselected=4)
-    project.run_apart(*args, OPTION).assert_outcomes(passed=1, deselected=4)
+    project.run(*args, OPTION, "--update-baselines").assert_outcomes(passed=1, deselected=4)
+    project.run(*args, OPTION).assert_outcomes(passed=1, deselected=4)
     entries = json.loads(project.baseline("layers").read_text())["entries"]
 
     assert sorted("processes=fresh" in key for key in entries) == [False, True]
@@ -93,7 +101,7 @@ def test_a_process_that_dies_is_one_clear_error(project: Project, args: tuple[st
 def test_a_script_that_runs_pytest_is_not_run_again(project: Project) -> None:
     """``sys.exit(pytest.main())`` without a guard: a spawned child would run all tests once more."""
     project.mlp()
-    project.pytester.makepyfile("open('runs', 'a').write('run\\n')\n" + METHOD.format(wanted="fresh"))
+    project.pytester.makepyfile("open('runs', 'a').write('run\\n')\n" + method("fresh"))
     (project.path / "runtests.py").write_text(f"import sys, pytest\nsys.exit(pytest.main(['-q', {OPTION!r}]))\n")
     done = subprocess.run(
         [sys.executable, "runtests.py"], cwd=project.path, capture_output=True, text=True, check=False, timeout=300

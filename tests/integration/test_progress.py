@@ -18,6 +18,13 @@ from tests import models
 from tests.integration.conftest import CHEAP, needs_rtx
 
 LINES, COLUMNS = 60, 100
+WORK = """
+def test_it(trt_device):
+    from pytest_trtgray.progress import PROGRESS
+
+    with PROGRESS.work("sawing") as tell:
+        tell(2, 3, "log")
+"""
 
 
 class Terminal:
@@ -105,24 +112,28 @@ def test_a_build_tells_the_phase_that_tensorrt_is_in(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "environ"),
+    ("args", "environ", "is_told"),
     [
-        ((), {"CI": "true"}),
-        ((), {"TERM": "dumb"}),
-        (("-q",), {}),
-        (("-s",), {}),
-        (("-n1",), {}),
-        (("-o", "log_cli=true"), {}),
+        ((), {}, True),
+        ((), {"CI": "true"}, False),
+        ((), {"TERM": "dumb"}, False),
+        (("-q",), {}, False),
+        (("-s",), {}, False),
+        (("-n1",), {}, False),
+        (("-o", "log_cli=true"), {}, False),
     ],
-    ids=["CI", "dumb terminal", "quiet", "uncaptured", "xdist", "live logs"],
+    ids=["a terminal", "CI", "dumb terminal", "quiet", "uncaptured", "xdist", "live logs"],
 )
 def test_nothing_where_nobody_looks_or_others_write(
-    folder: Path, args: tuple[str, ...], environ: dict[str, str]
+    tmp_path: Path, args: tuple[str, ...], environ: dict[str, str], is_told: bool
 ) -> None:
-    terminal = run(folder, "--trt-engine=mlp.onnx", "-k", "outputs", *args, **environ)
+    """Beside one where it is told, so that silence means something; the work is a made-up one, as quick as can be."""
+    (tmp_path / "pytest.ini").write_text(CHEAP)
+    (tmp_path / "test_it.py").write_text(WORK)
+    terminal = run(tmp_path, *args, **environ)
 
     assert any("1 passed" in line for line in terminal.lines())
-    assert b"\x1b7" not in terminal.raw
+    assert (b"\x1b7" in terminal.raw) == told(terminal, "sawing: log 2 of 3") == is_told
 
 
 def test_no_terminal_no_escape_codes(folder: Path) -> None:

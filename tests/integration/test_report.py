@@ -14,7 +14,7 @@ from pytest_trtgray.cli import main
 from pytest_trtgray.files import dump_json
 from pytest_trtgray.reporting.html import render
 from tests.documents import document
-from tests.integration.conftest import Project, needs_rtx, text
+from tests.integration.conftest import RECORDS, Project, needs_rtx, text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Contrast of every visible text against what is behind it, as WCAG 2.2 defines it.
@@ -61,7 +61,7 @@ CONTRAST = """
 
 def test_a_run_leaves_a_report(project: Project) -> None:
     project.mlp(layers=3)
-    project.record("--trt-engine=mlp.onnx")
+    project.record("--trt-engine=mlp.onnx", *RECORDS)
     result = project.run("--trt-engine=mlp.onnx", "--trt-report=out/report.html")
 
     result.assert_outcomes(passed=5)
@@ -129,8 +129,8 @@ def test_the_command_renders_what_json_kept(
     assert not (tmp_path / "x.html").exists()
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, found none")
     if CHROMIUM is None:
         pytest.skip("needs Chromium, found none on the PATH")
@@ -138,6 +138,14 @@ def browser() -> Iterator[Any]:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    """The one of this module; each page has a context of its own, which ends with the test."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 class Opened:
@@ -156,10 +164,10 @@ class Opened:
             self.problems.append(f"request: {url}")
 
     def scroll_through(self) -> None:
-        height = self.page.evaluate("document.documentElement.scrollHeight")
-        for place in range(0, height + 900, 450):
-            self.page.evaluate(f"scrollTo(0, {place})")
-            self.page.wait_for_timeout(30)
+        """As a reader who waits for each chart: they are drawn when they come into view."""
+        for figure in self.page.locator("figure:not([hidden])").element_handles():
+            figure.scroll_into_view_if_needed()
+            self.page.wait_for_function("(figure) => figure.dataset.drawn || figure.hidden", arg=figure)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,8 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
+@cache
+def imports(path: Path, *, top_level: bool = False) -> frozenset[str]:
     """Dotted names that a module imports, outside of ``if TYPE_CHECKING``."""
     tree = ast.parse(path.read_text("utf-8"))
     nodes = tree.body if top_level else list(ast.walk(tree))
@@ -139,7 +141,7 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("quiet_import", "import_module"):
             found |= {str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)}
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))

@@ -27,24 +27,40 @@ from tests.run_series import START, World, layer_key
 
 TABLES = ("runs", "series", "checks", "layers", "layer_times", "outputs", "findings", "log_records")
 
-# what other processes run: the URL, and a number of their own
-WRITER = """
-import sys
-from pytest_trtgray.history.database import Database
-from pytest_trtgray.history.rows import rows_of
-from pytest_trtgray.history.store import History
-from tests.run_series import World
-world = World(layers=12, jobs=8, seed=int(sys.argv[2]))
-history = History(Database(sys.argv[1]))
-print(sum(history.add(rows_of(document)) for document in world.documents()))
-"""
-KILLED = """
+# What other processes run. All modules are imported before they fork: the time goes to the database, and all at once.
+PREPARED = """
 import os, signal, sys
-from sqlalchemy import Engine, event
+import alembic.command, psycopg, sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.dialects.sqlite
+from sqlalchemy import Engine, event, inspect
 from pytest_trtgray.history.database import Database
 from pytest_trtgray.history.rows import rows_of
 from pytest_trtgray.history.store import History
+from pytest_trtgray.history.migrating import ensure_current, version_of
 from tests.documents import document
+from tests.run_series import World
+"""
+WRITERS = (
+    PREPARED
+    + """
+def write(number):
+    world = World(layers=12, jobs=8, seed=number % 7)
+    history = History(Database(sys.argv[1]))
+    print(sum(history.add(rows_of(document)) for document in world.documents()), flush=True)
+
+children = []
+for number in range(8):
+    child = os.fork()
+    if child == 0:
+        write(number)
+        os._exit(0)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+"""
+)
+KILLED = (
+    PREPARED
+    + """
+rows = rows_of({**document(6, slower=2), "run": {"id": "x"}})
 
 def write_until(url, statement):
     left = [statement]
@@ -53,7 +69,7 @@ def write_until(url, statement):
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-    History(Database(url)).add(rows_of({**document(6, slower=2), "run": {"id": "x"}}))
+    History(Database(url)).add(rows)
     os._exit(0)
 
 for statement in range(1, 100):
@@ -67,7 +83,6 @@ for statement in range(1, 100):
         break
     # nothing of it is there, or all
     with Database(sys.argv[1]).reading() as connection:
-        from sqlalchemy import inspect
         tables = ("runs", "checks", "layer_times", "outputs", "findings")
         counts = [
             connection.exec_driver_sql(f"SELECT count(*) FROM trtgray_{name}").scalar() for name in tables
@@ -77,13 +92,10 @@ for statement in range(1, 100):
         print(statement)
         break
 """
-
-MIGRATION_KILLED = """
-import os, signal, sys
-from sqlalchemy import Engine, event, inspect
-from pytest_trtgray.history.database import Database
-from pytest_trtgray.history.migrating import ensure_current, version_of
-
+)
+MIGRATION_KILLED = (
+    PREPARED
+    + """
 def migrate_until(url, statement):
     left = [statement]
     @event.listens_for(Engine, sys.argv[2])
@@ -107,6 +119,7 @@ for statement in range(1, 100):
         break
     assert os.WIFSIGNALED(status), (statement, status)
 """
+)
 
 
 def of_the_first_schema(url: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,13 +202,14 @@ class TestAdding:
         assert set(counts(history).values()) == {0}
 
     def test_eight_writers_lose_nothing(self, url: str) -> None:
-        commands = [[sys.executable, "-c", WRITER, url, str(number % 7)] for number in range(8)]
-        writers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
-        ended = [writer.communicate(timeout=240) for writer in writers]
+        ended = subprocess.run(
+            [sys.executable, "-c", WRITERS, url], capture_output=True, text=True, timeout=240, check=False
+        )
 
-        assert [writer.returncode for writer in writers] == [0] * 8, ended
+        assert ended.returncode == 0, ended.stderr
+        written = [int(number) for number in ended.stdout.split()]
         # two of them write the same runs: each is there once
-        assert sum(int(out) for out, _ in ended) == 7 * 8
+        assert (len(written), sum(written)) == (8, 7 * 8)
         found = counts(History(Database(url)))
         assert (found["runs"], found["checks"], found["layer_times"]) == (56, 56, 56 * 12)
         assert (found["series"], found["layers"]) == (1, 12)
