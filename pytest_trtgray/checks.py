@@ -14,7 +14,7 @@ from pytest_trtgray.baselines.identity import first_calls_key, identity_of, timi
 from pytest_trtgray.baselines.store import damaged
 from pytest_trtgray.errors import BaselineError
 from pytest_trtgray.files import from_here
-from pytest_trtgray.findings import Finding, counted, errors, failure_message, listing
+from pytest_trtgray.findings import Finding, as_warning, counted, errors, failure_message, listing
 from pytest_trtgray.outcomes import skip_test
 from pytest_trtgray.reporting.command import record_command
 from pytest_trtgray.reporting.details import structure_details, timing_details, top_layers
@@ -345,7 +345,7 @@ class BaselineCheck:
         if verdict.outcome == "inconclusive":
             summary += f"; {verdict.reason}"
         reporting = self._settings.timing == "report"
-        findings = tuple(map(_as_warning, verdict.findings)) if reporting else verdict.findings
+        findings = tuple(map(as_warning, verdict.findings)) if reporting else verdict.findings
         self._report(kind, verdict.outcome, summary, (*findings, *oddities), **numbers)
         if reporting:
             return
@@ -473,12 +473,6 @@ def _summarised(findings: Sequence[Finding]) -> tuple[Finding, ...]:
             "trt_profiler(engine).anomalies lists them all.",
         ),
     )
-
-
-def _as_warning(finding: Finding) -> Finding:
-    if finding.severity != "error":
-        return finding
-    return Finding(**{**vars(finding), "severity": "warning"})
 
 
 def _milliseconds(us: float) -> str:

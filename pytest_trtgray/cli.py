@@ -152,23 +152,18 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.files import write_output
     from pytest_trtgray.reporting.html import render_files
 
     target = Path(arguments.output)
     html = render_files([Path(name) for name in arguments.files])
-    try:
-        write_atomically(target, html.encode("utf-8"))
-    except OSError as error:
-        raise TrtGrayError(
-            target, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
-        ) from error
+    write_output(target, html.encode("utf-8"))
     print(target)
     return OK
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
-    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.files import write_output
     from pytest_trtgray.metrics.exposition import render_metrics
     from pytest_trtgray.metrics.gateway import parse_gateway, push
     from pytest_trtgray.metrics.monitoring import ALERTS, DASHBOARD
@@ -184,12 +179,7 @@ def _metrics(arguments: argparse.Namespace) -> int:
     document = read_document(Path(arguments.file))
     text = render_metrics(document)
     if arguments.output:
-        try:
-            write_atomically(Path(arguments.output), text)
-        except OSError as error:
-            raise TrtGrayError(
-                arguments.output, f"cannot be written: {error.strerror or error}", "Choose another file with -o."
-            ) from error
+        write_output(arguments.output, text)
         print(arguments.output)
     elif gateway is None:
         print(text.decode(), end="")

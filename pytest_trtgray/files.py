@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_trtgray.errors import TrtGrayError
+
 LOCK_TIMEOUT_S = 3600.0
 """A large engine builds for tens of minutes; a second process waits that long for the first."""
 
@@ -48,6 +50,20 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def write_output(path: Path | str, content: bytes) -> None:
+    """Write the file that a command was asked for, whole or not at all.
+
+    Raises:
+        TrtGrayError: it cannot be written.
+    """
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise TrtGrayError(
+            path, f"cannot be written: {error.strerror or error}", "Choose another file, or free some room."
+        ) from error
 
 
 def dump_json(data: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Severity = Literal["error", "warning", "advice"]
@@ -56,6 +56,11 @@ class Finding:
 def errors(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that fail a test."""
     return [finding for finding in findings if finding.severity == "error"]
+
+
+def as_warning(finding: Finding) -> Finding:
+    """The same where it is not to fail anything."""
+    return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 
 def listing(findings: Iterable[Finding], limit: int = 12) -> str:

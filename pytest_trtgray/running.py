@@ -21,9 +21,6 @@ from pytest_trtgray.settings import ActiveTest, activated
 from pytest_trtgray.state import session_key, settings_of, trt_session
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from pytest_trtgray.reporting.progress_line import ProgressLine
 
 BUILTIN = Path(__file__).parent / "suite" / "builtin.py"

@@ -38,7 +38,7 @@ _SAMPLES = 4096
 _ALIKE = 0.5
 """Relative error up to which values tell which tensor they are, and in which order its axes lie."""
 _CLEARER = 0.5
-"""So many times the error, at most, has another order of axes than the usual one: else nothing speaks for it."""
+"""An order of axes other than the usual one has at most this part of its error: else it is a coincidence."""
 _MAX_PERMUTED = 5
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU")
 

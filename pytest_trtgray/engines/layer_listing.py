@@ -45,6 +45,10 @@ _UNNAMED = re.compile(
 )
 _NO_NODES = re.compile(r"^(__my|_gemm_|\[|\{|onnx::|Reformatting CopyNode)|__mye|hvar\^")
 """Names that TensorRT makes up for layers of its own, and those of weights (``onnx::Conv_633``)."""
+_NO_FORMAT = "N/A"
+"""``N/A due to dynamic shapes`` in TensorRT 8; a type alone, in trtexec 10, is no format either."""
+SHORT_FORMATS = ("linear", "vectors of ")
+"""All that the short listing of the log says of a format; the inspector has other words for the same."""
 _NO_TACTIC = re.compile(r"^(0x)?0*$")
 _MYELIN_GRAPH = re.compile(r"_myl(\d+)_\d+$")
 
@@ -300,7 +304,7 @@ def _short_tensor(match: re.Match[str]) -> dict[str, str]:
     return {
         "Name": match["Name"],
         "Datatype": match["Datatype"],
-        "Format": f"vectors of {vector[1]}" if vector else "linear",
+        "Format": f"{SHORT_FORMATS[1]}{vector[1]}" if vector else SHORT_FORMATS[0],
     }
 
 
@@ -316,7 +320,7 @@ def _tensors(entries: Any) -> tuple[LayerTensor, ...]:
             LayerTensor(
                 str(entry.get("Name", "")),
                 datatype(str(entry.get("Datatype", both))),
-                "" if layout.lower() in _DATATYPES else layout,  # trtexec 10 logs the type alone
+                "" if layout.lower() in _DATATYPES or layout.startswith(_NO_FORMAT) else layout,
             )
         )
     return tuple(found)

@@ -371,9 +371,10 @@ def _profile_events(path: Path, pause_s: float) -> Iterator[Mapping[str, Any]]:
 
     A parser that is given the whole file holds the interpreter's lock until it is through.
     """
+    kernel = KERNEL_SUFFIX.encode()
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if b"_kernel_time" in line or b'"model_run"' in line:
+            if kernel in line or b'"model_run"' in line:
                 yield json.loads(line.strip().rstrip(b","))
             if pause_s and number % _EVENTS_AT_ONCE == 0:
                 time.sleep(pause_s)

@@ -38,6 +38,7 @@ from pytest_trtgray.engines.onnx_model import (
     node_name,
     read_names,
     stored_tensors,
+    without_weights,
 )
 from pytest_trtgray.engines.onnx_model import dtype_name as onnx_dtype_name
 from pytest_trtgray.errors import EngineError, ModelError
@@ -338,24 +339,24 @@ def _prepare(proto: Any) -> None:
 
 
 def _narrowed(path: Path, proto: Any, precision: str) -> Any:
-    """The model in a 16-bit type, through ONNX Runtime's converter to FP16."""
-    import onnx
-
+    """The model in a 16-bit type, through ONNX Runtime's converter to FP16, which changes ``proto``."""
     library = quiet_import("onnxruntime.transformers.float16")
     blocked = _blocked(proto, precision, library.DEFAULT_OP_BLOCK_LIST)
     for graph in graphs(proto.graph):
         _make_types_explicit(graph, blocked)
+    node_count = len(proto.graph.node)
     original = type(proto)()
-    original.CopyFrom(proto)
+    if precision == "bf16":
+        original.CopyFrom(proto)
     try:
-        typed = onnx.shape_inference.infer_shapes(proto)
+        _add_types(proto)
     except Exception as error:  # its classes differ between versions of onnx
         raise _cannot(path, precision, f"ONNX's type inference fails: {error}") from error
-    _check_types_known(path, typed, precision, blocked)
+    _check_types_known(path, proto, precision, blocked)
     try:
         with native_stderr():
             narrowed = library.convert_float_to_float16(
-                typed,
+                proto,
                 keep_io_types=True,
                 disable_shape_infer=True,
                 op_block_list=sorted(blocked),
@@ -370,8 +371,19 @@ def _narrowed(path: Path, proto: Any, precision: str) -> Any:
     if precision == "bf16":
         _check_bf16_opset(path, narrowed)
         _retarget(original.graph, narrowed.graph)
-    _put_casts_in_place(narrowed.graph, len(original.graph.node))
+    _put_casts_in_place(narrowed.graph, node_count)
     return narrowed
+
+
+def _add_types(proto: Any) -> None:
+    """Infer the types and shapes of all tensors; without the weights, which take seconds to be copied to and fro."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(without_weights(proto))
+    for graph, typed in zip(graphs(proto.graph), graphs(inferred.graph), strict=True):
+        for known, found in ((graph.value_info, typed.value_info), (graph.output, typed.output)):
+            del known[:]
+            known.extend(found)
 
 
 def _blocked(proto: Any, precision: str, blocked: Iterable[str]) -> set[str]:

@@ -13,6 +13,7 @@ import functools
 import re
 import time
 import warnings
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -89,6 +90,7 @@ class TensorRTEngine(Engine):
         self._facts = facts or {}
         self._device_index = device_index
         self._execution: Execution | None = None
+        self._executions: weakref.WeakSet[Execution] = weakref.WeakSet()
         self._kernels: KernelCache | None = None
         self._runtime_configs: dict[TimingOptions, Any] = {}
         flavour = self.flavour = self.header.runtime
@@ -295,7 +297,7 @@ class TensorRTEngine(Engine):
                 # before the shapes: TensorRT 8.5 reports nothing to a profiler that comes later
                 context.profiler = profiler
                 context.enqueue_emits_profile = False
-        return Execution(
+        execution = Execution(
             quiet_import(self.flavour),
             self._engine,
             context,
@@ -304,11 +306,24 @@ class TensorRTEngine(Engine):
             outputs=self.info.outputs,
             name=self.info.name,
         )
+        self._executions.add(execution)
+        return execution
 
     def _make_way(self) -> None:
-        """Give the profiles back that the context for :meth:`run` holds, where another one could not have them."""
-        if not shares_profiles(self.flavour):
-            self.renew()
+        """Give the profiles back that the context for :meth:`run` holds, where another one could not have them.
+
+        Raises:
+            EngineError: somebody else's context holds them.
+        """
+        if shares_profiles(self.flavour):
+            return
+        self.renew()
+        if any(execution.context is not None for execution in self._executions):
+            raise EngineError(
+                self.info.name,
+                f"has one execution context at a time in TensorRT {self.info.version}, and one is open",
+                "Close that one first. To profile in service, or to have several contexts, use TensorRT 10 or newer.",
+            )
 
     def _memory_text(self, device: Any) -> str:
         with device.current() as driver:

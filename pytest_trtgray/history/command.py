@@ -247,12 +247,9 @@ def _title(series: Series) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.files import write_output
 
-    try:
-        write_atomically(path, text.encode("utf-8"))
-    except OSError as error:
-        raise TrtGrayError(path, f"cannot be written: {error.strerror or error}", "Choose another with -o.") from error
+    write_output(path, text.encode("utf-8"))
     print(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_trtgray.instruments.building import EngineFactory, ShadowFactory
 from pytest_trtgray.instruments.comparer import Comparer, Reference, compare_on
-from pytest_trtgray.instruments.inputs import Shapes, default_feed, marked
+from pytest_trtgray.instruments.inputs import default_feed, marked
 from pytest_trtgray.instruments.logs import LogReader, log_level
 from pytest_trtgray.instruments.metamorphic import Metamorphic
 from pytest_trtgray.instruments.profiler import Profiler
@@ -20,7 +20,6 @@ __all__ = [
     "QuantisationInspector",
     "Reference",
     "ShadowFactory",
-    "Shapes",
     "StructureOf",
     "compare_on",
     "default_feed",

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_trtgray.errors import TrtGrayError
 from pytest_trtgray.instruments.building import ShadowFactory
-from pytest_trtgray.instruments.inputs import Shapes, default_feed
+from pytest_trtgray.instruments.inputs import default_feed
 from pytest_trtgray.settings import active
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
+    from pytest_trtgray.engines.profiles import Shapes
     from pytest_trtgray.session import TrtSession
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +10,7 @@ from pytest_trtgray.errors import TrtGrayError
 
 if TYPE_CHECKING:
     from pytest_trtgray.engines.base import Engine, Feed
-
-
-Shapes = Mapping[str, tuple[int, ...]]
+    from pytest_trtgray.engines.profiles import Shapes
 
 
 def default_feed(item: pytest.Item, engine: Engine, shapes: Shapes | None) -> Feed:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_trtgray.instruments.building import ShadowFactory
-from pytest_trtgray.instruments.inputs import Shapes, default_feed
+from pytest_trtgray.instruments.inputs import default_feed
 
 if TYPE_CHECKING:
     from pytest_trtgray.accuracy.metamorphic import Relations
     from pytest_trtgray.accuracy.shadow import Shadow
     from pytest_trtgray.accuracy.tolerance import Tolerance
     from pytest_trtgray.engines.base import Engine, Feed
+    from pytest_trtgray.engines.profiles import Shapes
     from pytest_trtgray.session import TrtSession
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trtgray.instruments.inputs import Shapes, default_feed, marked
+from pytest_trtgray.instruments.inputs import default_feed, marked
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_trtgray.engines.base import Engine, Feed
     from pytest_trtgray.engines.model import Layer
+    from pytest_trtgray.engines.profiles import Shapes
     from pytest_trtgray.session import TrtSession
     from pytest_trtgray.timing.beside import Beside
     from pytest_trtgray.timing.contest import Contest

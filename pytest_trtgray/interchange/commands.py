@@ -220,17 +220,12 @@ def _document(name: str) -> dict[str, Any]:
 
 
 def _write(name: str, content: bytes) -> None:
-    from pytest_trtgray.files import write_atomically
+    from pytest_trtgray.files import write_output
 
     if name == _STDIN:
         sys.stdout.write(content.decode("utf-8"))
         return
-    try:
-        write_atomically(Path(name), content)
-    except OSError as error:
-        raise InterchangeError(
-            name, f"cannot be written: {error.strerror or error}", "Choose another file, or free some room."
-        ) from error
+    write_output(name, content)
 
 
 def _part(text: str) -> float:

@@ -11,16 +11,18 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from pytest_trtgray.accuracy.metrics import finite
 from pytest_trtgray.errors import InterchangeError
-from pytest_trtgray.findings import Finding, counted, errors, some
+from pytest_trtgray.findings import Finding, as_warning, counted, errors, some
 from pytest_trtgray.reporting.details import MEASURED
 from pytest_trtgray.reporting.document import UNREADABLE
 from pytest_trtgray.reporting.headline import BAD
+from pytest_trtgray.reporting.results import details_of
 from pytest_trtgray.structure.snapshot import Snapshot, compare_snapshots
 from pytest_trtgray.timing.alignment import align
 from pytest_trtgray.timing.explanation import OTHER_RUN, findings_of
@@ -153,11 +155,7 @@ def _grouped(checks: Iterable[Check], key: Callable[[Check], object]) -> dict[ob
 
 
 def _shapes(check: Check) -> str:
-    return json.dumps(_details(check).get("shapes"), sort_keys=True)
-
-
-def _details(check: Check) -> Mapping[str, Any]:
-    return check.get("details") or {}
+    return json.dumps(details_of(check).get("shapes"), sort_keys=True)
 
 
 def _alone(check: Check, outcome: Outcome) -> CheckComparison:
@@ -223,11 +221,7 @@ def _judged(old: Check, new: Check, known: set[tuple[str, str]]) -> _Said:
     if after in BAD and (before not in BAD or errors(fresh)):
         return _Said("worse", text, tuple(fresh))
     outcome: Outcome = "better" if before in BAD and after not in BAD else "same"
-    return _Said(outcome, text, tuple(_as_warning(finding) for finding in fresh))
-
-
-def _as_warning(finding: Finding) -> Finding:
-    return replace(finding, severity="warning") if finding.severity == "error" else finding
+    return _Said(outcome, text, tuple(map(as_warning, fresh)))
 
 
 # times --------------------------------------------------------------------------------------------------------------
@@ -259,14 +253,14 @@ def _times(old: Check, new: Check, limits: Tolerances) -> _Said:
 def _incomparable(old: Check, new: Check) -> str:
     if old["device"] and new["device"] and old["device"] != new["device"]:
         return f"another device: {old['device']} -> {new['device']}"
-    shapes = [_details(check).get("shapes") or {} for check in (old, new)]
+    shapes = [details_of(check).get("shapes") or {} for check in (old, new)]
     if all(shapes) and shapes[0] != shapes[1]:
         return f"other shapes: {shapes[0]} -> {shapes[1]}"
     return ""
 
 
 def _difference(old: Check, new: Check, member: str) -> str:
-    before, after = (_details(check).get(member) or {} for check in (old, new))
+    before, after = (details_of(check).get(member) or {} for check in (old, new))
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     return some([f"{name} {before.get(name, 'unknown')} / {after.get(name, 'unknown')}" for name in names])
 
@@ -275,7 +269,7 @@ def _run_of(check: Check) -> Run | None:
     measured = check.get(MEASURED)
     if not measured:
         return None
-    return Run.from_dict(measured["run"], _details(check).get("context") or {})
+    return Run.from_dict(measured["run"], details_of(check).get("context") or {})
 
 
 def _baseline(old: Check, run: Run) -> Baseline:
@@ -317,7 +311,7 @@ def _engine_alone(before: Run, after: Run, limits: Tolerances) -> _Said:
 
 def _unjudged(old: Check, new: Check, reason: str) -> _Said:
     """Numbers side by side, and why nobody can say more."""
-    rows = [_details(check).get("layers") or () for check in (old, new)]
+    rows = [details_of(check).get("layers") or () for check in (old, new)]
     keys = [[str(row["key"]) for row in side] for side in rows]
     times = [[math.nan if row.get("us") is None else float(row["us"]) for row in side] for side in rows]
     before, after = old.get("total_us"), new.get("total_us")
@@ -335,14 +329,10 @@ def _changes(old: Sequence[str], old_us: np.ndarray, new: Sequence[str], new_us:
         before, after = float(old_us[list(olds)].sum()), float(new_us[list(news)].sum())
         change = after / before - 1 if before > 0 else nan
         fused = (len(olds), len(news))
-        found.append(Judgement(key, "inconclusive", _known(before), _known(after), change, nan, nan, nan, 0.0, fused))
-    found += [Judgement(key, "new", None, _known(float(new_us[column]))) for key, column in pairs.added]
-    found += [Judgement(key, "gone", _known(float(old_us[column])), None) for key, column in pairs.removed]
+        found.append(Judgement(key, "inconclusive", finite(before), finite(after), change, nan, nan, nan, 0.0, fused))
+    found += [Judgement(key, "new", None, finite(float(new_us[column]))) for key, column in pairs.added]
+    found += [Judgement(key, "gone", finite(float(old_us[column])), None) for key, column in pairs.removed]
     return tuple(found)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _arrow(before: float | None, after: float | None) -> str:
@@ -353,7 +343,7 @@ def _arrow(before: float | None, after: float | None) -> str:
 
 
 def _structure(old: Check, new: Check) -> _Said:
-    details = [_details(check) for check in (old, new)]
+    details = [details_of(check) for check in (old, new)]
     if not all(details):
         return _lacking(old, new, "layers")
     findings = compare_snapshots(Snapshot.from_dict(details[0]), Snapshot.from_dict(details[1]))
@@ -363,7 +353,7 @@ def _structure(old: Check, new: Check) -> _Said:
 
 
 def _outputs(old: Check, new: Check) -> _Said:
-    rows = [{row["name"]: row for row in _details(check).get("outputs") or ()} for check in (old, new)]
+    rows = [{row["name"]: row for row in details_of(check).get("outputs") or ()} for check in (old, new)]
     if not all(rows):
         return _lacking(old, new, "outputs")
     findings = [*_gone_outputs(*rows)]
@@ -400,7 +390,7 @@ def _gone_outputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Findin
 
 def _values(old: Check, new: Check) -> _Said:
     """Outputs that nothing was held against: shapes, types, NaN, and whether they are the same bit by bit."""
-    rows = [{row["name"]: row for row in _details(check).get("values") or ()} for check in (old, new)]
+    rows = [{row["name"]: row for row in details_of(check).get("values") or ()} for check in (old, new)]
     if not all(rows):
         return _lacking(old, new, "outputs")
     findings, other = [*_gone_outputs(*rows)], []
@@ -425,5 +415,5 @@ def _values(old: Check, new: Check) -> _Said:
 
 
 def _lacking(old: Check, new: Check, what: str) -> _Said:
-    which = " and ".join(name for name, check in (("old", old), ("new", new)) if not _details(check))
+    which = " and ".join(name for name, check in (("old", old), ("new", new)) if not details_of(check))
     return _Said("inconclusive", f"the {which or 'old or new'} document holds no {what}")

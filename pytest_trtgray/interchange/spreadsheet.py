@@ -12,6 +12,7 @@ from pytest_trtgray.engines.layer_listing import layers_from_rows
 from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.interchange.comparison import TIMED
 from pytest_trtgray.reporting.document import UNREADABLE
+from pytest_trtgray.reporting.results import details_of
 from pytest_trtgray.timing.grouping import module_of
 
 COLUMNS = (
@@ -85,7 +86,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _layers(check: Mapping[str, Any]) -> Any:
-    return (check.get("details") or {}).get("layers") or ()
+    return details_of(check).get("layers") or ()
 
 
 def _timed(row: Mapping[str, Any]) -> dict[str, Any]:

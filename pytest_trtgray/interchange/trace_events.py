@@ -19,6 +19,7 @@ from pytest_trtgray.errors import InterchangeError
 from pytest_trtgray.interchange.comparison import TIMED
 from pytest_trtgray.interchange.spreadsheet import changes, percent
 from pytest_trtgray.reporting.document import UNREADABLE
+from pytest_trtgray.reporting.results import details_of
 
 Event = dict[str, Any]
 _LAYERS, _BASELINE, _ENGINE = "layers", "layers of the baseline", "engine"
@@ -67,10 +68,6 @@ def _trace(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     }
 
 
-def _details(check: Mapping[str, Any]) -> Mapping[str, Any]:
-    return check.get("details") or {}
-
-
 def _process(
     pid: int, names: tuple[str, str, str], checks: Sequence[Mapping[str, Any]], tids: Iterator[int]
 ) -> Iterator[Event]:
@@ -93,7 +90,7 @@ def _metadata(pid: int, tid: int, name: str, arguments: Mapping[str, str | int])
 
 
 def _threads(check: Mapping[str, Any]) -> Iterator[tuple[str, list[Event]]]:
-    details = _details(check)
+    details = details_of(check)
     rows = details.get("layers") or ()
     yield _ENGINE, _in_turn([(check["engine"], check.get("total_us"), _engine_arguments(check))], "engine")
     for what, member in ((_LAYERS, "us"), (_BASELINE, "before_us")):
@@ -138,7 +135,7 @@ def _engine_arguments(check: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": check["outcome"],
         "summary": check["summary"],
         **{f"{name}_percent": percent(check.get(name)) for name in ("change", "low", "high")},
-        **{f"context.{name}": value for name, value in (_details(check).get("context") or {}).items()},
-        **{f"method.{name}": value for name, value in (_details(check).get("method") or {}).items()},
+        **{f"context.{name}": value for name, value in (details_of(check).get("context") or {}).items()},
+        **{f"method.{name}": value for name, value in (details_of(check).get("method") or {}).items()},
     }
     return {name: value for name, value in shown.items() if value not in (None, "")}

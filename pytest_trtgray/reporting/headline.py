@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_trtgray.reporting.results import details_of
+
 BAD = frozenset({"slower", "differs", "changed", "fail", "missing"})
 NOTED_SHIFT = 0.05
 """A shift of the whole machine that a reader has to know of, or times and their change do not fit together."""
@@ -53,7 +55,7 @@ def headline(check: Mapping[str, Any]) -> Headline:
         test=check["test"],
         outcome=check["outcome"],
         text=check["summary"],
-        since=since(check.get("details") or {}),
+        since=since(details_of(check)),
         findings=tuple(sorted(check["findings"], key=lambda finding: order.get(finding["severity"], 3))),
         facts=slower_facts(check),
     )
@@ -61,7 +63,7 @@ def headline(check: Mapping[str, Any]) -> Headline:
 
 def slower_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What got slower, by how much, since when, and how sure that is; nothing of a check that found no slowdown."""
-    details = check.get("details") or {}
+    details = details_of(check)
     if check["outcome"] != "slower" or "engine" not in details:
         return ()
     engine = details["engine"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
+from pytest_trtgray.reporting.results import details_of
 
 TOP_LAYERS = 5
 MAX_BYTES = 512 * 1024
@@ -66,7 +67,7 @@ def _failure(line: Headline) -> list[str]:
 
 def _layers(check: Mapping[str, Any]) -> list[str]:
     """The layers that changed most, of a check that is not a plain pass."""
-    rows = [row for row in (check.get("details") or {}).get("layers", ()) if row.get("before_us") and row.get("us")]
+    rows = [row for row in details_of(check).get("layers", ()) if row.get("before_us") and row.get("us")]
     if check["kind"] not in ("timing", "against") or check["outcome"] == "pass" or not rows:
         return []
     rows = sorted(rows, key=lambda row: -abs(row["us"] - row["before_us"]))[:TOP_LAYERS]

@@ -65,3 +65,8 @@ def all_results(config: pytest.Config) -> list[CheckResult]:
         return []
     reports = [report for group in reporter.stats.values() for report in group]
     return sorted(results(reports), key=lambda result: result.nodeid)
+
+
+def details_of(check: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a check measured; empty where it measured nothing, or its details were left out."""
+    return check.get("details") or {}

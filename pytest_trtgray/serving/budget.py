@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 MEMORY_US = 60e6
-"""A minute of inference: what was spent and served before it counts half, and less and less."""
+"""A minute of inference: what was spent and served before it counts half, and less and less. Where the next context
+costs more than a minute or two can pay for, it is saved up for longer."""
 
 
 class Budget:
@@ -18,12 +19,13 @@ class Budget:
         self._lock = threading.Lock()
         self._served_us = 0.0
         self._spent_us = 0.0
+        self._memory_us = MEMORY_US
 
     def serve(self, us: float) -> None:
         """An inference took ``us`` microseconds."""
         with self._lock:
             self._served_us += us
-            if self._served_us > 2 * MEMORY_US:
+            if self._served_us > 2 * self._memory_us:
                 self._served_us /= 2
                 self._spent_us /= 2
 
@@ -34,6 +36,8 @@ class Budget:
 
     def allows(self, limit: float | None, planned_us: float = 0.0) -> bool:
         """Whether ``planned_us`` more keep the cost below ``limit`` (a part of the time served; ``None``: any)."""
+        if limit and planned_us:
+            self._memory_us = max(MEMORY_US, planned_us / limit)
         return limit is None or max(self._spent_us, 0.0) + planned_us <= limit * self._served_us
 
     @property

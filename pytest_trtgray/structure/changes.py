@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_trtgray.engines.kernels import generated_ops, moves_data, tactic_family
+from pytest_trtgray.engines.layer_listing import SHORT_FORMATS
 from pytest_trtgray.engines.model import PRECISION_ORDER, Layer, coarsest, is_conversion
 from pytest_trtgray.findings import Finding, counted, some
 from pytest_trtgray.structure.matching import Group, Matching
@@ -255,6 +256,7 @@ class Changes:
             if old.precision == new.precision
             and [t.format for t in old.outputs] != [t.format for t in new.outputs]
             and all(t.format for t in (*old.outputs, *new.outputs))
+            and len({t.format.startswith(SHORT_FORMATS) for t in (*old.outputs, *new.outputs)}) == 1
         ]
         if formats:
             yield Finding(

@@ -24,7 +24,7 @@ ENCODER_SHAPES = (
 )
 
 RECORDS = ("-k", "layers or structure")
-"""Of the five built-in tests those that have a baseline; the others are tested elsewhere, and `shapes` takes its time."""
+"""Of the five built-in tests those that have a baseline; `shapes`, a search of seconds, has tests of its own."""
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx, found none installed"

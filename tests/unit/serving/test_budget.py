@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_trtgray.serving.budget import MEMORY_US, Budget
 
 
@@ -43,3 +45,17 @@ def test_what_was_long_ago_counts_little() -> None:
     for _ in range(2000):
         budget.serve(MEMORY_US / 100)
     assert budget.overhead < 0.01
+
+
+@pytest.mark.parametrize("cost_us", [50_000.0, 2e6, 30e6])
+def test_what_is_dear_is_saved_up_for(cost_us: float) -> None:
+    """A network whose context takes seconds to open is profiled seldom, not never; and no more than is allowed."""
+    budget, bought, served_us = Budget(), 0, 0.0
+    while bought < 20 and served_us < 100 * cost_us / 0.002:
+        budget.serve(1e5)
+        served_us += 1e5
+        if budget.allows(0.002, cost_us):
+            budget.spend(cost_us)
+            bought += 1
+    assert bought == 20
+    assert bought * cost_us <= 0.002 * served_us

@@ -327,6 +327,27 @@ class TestAdvice:
         assert found.ok
         assert rules(found) == ["structure.format-changed"]
 
+    @pytest.mark.parametrize(
+        ("before", "after", "expected"),
+        [
+            ("linear", "vectors of 8", ["structure.format-changed"]),
+            ("linear", "Row major linear FP16 format", []),
+            ("Channel major FP16 format where channel % 8 == 0", "vectors of 8", []),
+        ],
+    )
+    def test_the_log_and_the_inspector_have_other_words_for_a_format(
+        self, before: str, after: str, expected: list[str]
+    ) -> None:
+        """TensorRT 8: what was built here is listed by the log, an engine file by the inspector."""
+        old, new = ([layer("a", "x", outputs=(LayerTensor("t", "float16", text),))] for text in (before, after))
+        assert rules(diff(old, new)) == expected
+
+    @pytest.mark.parametrize("precision", ["fp16", "int8"])
+    def test_the_log_and_the_inspector_of_one_build(self, precision: str) -> None:
+        logged = recordings.log_layers(f"trt85_resnet50_{precision}")
+        shown = layers_from_json(recordings.listing(f"trt85_resnet50_{precision}"))
+        assert rules(diff(logged, shown)) == []
+
     def test_more_copies(self) -> None:
         copies = [layer(f"copy_myl0_{index}", kind="Reformat") for index in range(3)]
         found = diff([layer("a", "x"), copies[0]], [layer("a", "x"), *copies])
