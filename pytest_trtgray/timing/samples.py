@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from pytest_trtgray.engines.model import Layer, canonical_name
 from pytest_trtgray.findings import Finding, Severity, counted
@@ -184,7 +184,7 @@ def robust_z(samples: ArrayLike, *, tick_us: float = 0.0) -> Floats:
 def outlier_limit(count: int) -> float:
     """The |z| beyond which one of ``count`` Gaussian values lies with probability :data:`FALSE_RATE` (Šidák 1967)."""
     each = -math.expm1(math.log1p(-FALSE_RATE) / max(count, 1))
-    return float(stats.norm.isf(each / 2))
+    return float(-special.ndtri(each / 2))
 
 
 def place_of(family: Family, rows: Iterable[int], rule: str) -> list[str]:
