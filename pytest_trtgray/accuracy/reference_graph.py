@@ -19,7 +19,15 @@ from pytest_trtgray.accuracy.quantisers import QUANTISE, Constants
 from pytest_trtgray.accuracy.shadow import Shadow
 from pytest_trtgray.engines.dtypes import numpy_dtype
 from pytest_trtgray.engines.model import TensorSpec
-from pytest_trtgray.engines.onnx_model import FLOATS, OnnxModel, OnnxNode, node_name, read_names
+from pytest_trtgray.engines.onnx_model import (
+    FLOATS,
+    OnnxModel,
+    OnnxNode,
+    declared,
+    held_weights,
+    node_name,
+    read_names,
+)
 from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 from pytest_trtgray.errors import ModelError
 
@@ -97,6 +105,11 @@ class ReferenceGraph:
             )
 
     @functools.cached_property
+    def _held(self) -> dict[str, NDArray[Any]]:
+        """Weights that all parts share: to copy those of a large network into a part takes seconds."""
+        return held_weights(self._model.proto)
+
+    @functools.cached_property
     def constants(self) -> Constants:
         """The reference's weights."""
         return Constants(self._model)
@@ -141,7 +154,7 @@ class ReferenceGraph:
         found = {name for name, spec in specs.items() if spec is not None and spec.dtype in FLOATS}
         unknown = [name for name, spec in specs.items() if spec is None]
         if unknown:
-            engine = self._open(self._part(unknown, ()).proto(self._model, feed))
+            engine = self._open(self._part(unknown, ()), feed)
             found |= {name for name, dtype in engine.output_dtypes().items() if dtype in FLOATS}
             engine.close()
         return found
@@ -224,14 +237,14 @@ class ReferenceGraph:
     def _run(self, part: _Part, feed: Arrays, given: Arrays | None = None) -> dict[str, NDArray[Any]]:
         taken = {name: array.astype(self._dtype(name), copy=False) for name, array in (given or {}).items()}
         arrays = {**feed, **taken}
-        proto = part.proto(self._model, arrays)
-        engine = self._open(proto)
-        found = engine.run({value.name: arrays[value.name] for value in proto.graph.input})
+        engine = self._open(part, arrays)
+        found = engine.run({spec.name: arrays[spec.name] for spec in engine.model.inputs})
         engine.close()
         return found
 
-    def _open(self, proto: Any) -> OnnxRuntimeEngine:
-        return self._shadow.open_part(self._model.edited(proto))
+    def _open(self, part: _Part, arrays: Arrays) -> OnnxRuntimeEngine:
+        held = {name: self._held[name] for name in part.weights if name in self._held}
+        return self._shadow.open_part(self._model.edited(part.proto(self._model, arrays, held), held))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         """Of a floating-point tensor; also of one that passes another one on."""
@@ -260,14 +273,15 @@ class _Part:
         """Have these outputs instead."""
         self.shown = {name: name for name in outputs}
 
-    def proto(self, model: OnnxModel, feed: Arrays) -> Any:
-        """A ModelProto; the types of its inputs are those of ``feed``."""
+    def proto(self, model: OnnxModel, feed: Arrays, held: Collection[str]) -> Any:
+        """A ModelProto; the types of its inputs are those of ``feed``. Weights in ``held`` are only declared."""
         import onnx
 
         whole = model.proto
         graph = onnx.GraphProto(name=whole.graph.name or "reference")
         graph.node.extend(self.nodes)
-        graph.initializer.extend(model.initializers[name] for name in self.weights)
+        weights = ((name, model.initializers[name]) for name in self.weights)
+        graph.initializer.extend(declared(tensor) if name in held else tensor for name, tensor in weights)
         graph.sparse_initializer.extend(whole.graph.sparse_initializer)
         for name in (*self.inputs, *self.given):
             kind = onnx.helper.np_dtype_to_tensor_dtype(feed[name].dtype)

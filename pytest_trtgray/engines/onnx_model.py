@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_trtgray.engines.header import describe_content
 from pytest_trtgray.engines.model import DTYPE_BITS, Dim, TensorSpec
@@ -99,6 +100,7 @@ class OnnxModel:
     Attributes:
         is_renamed: whether names were escaped, so that the file is not what a runtime should read.
         is_edited: whether ``proto`` is no longer what the file says; see :meth:`edited`.
+        held: weights that ``proto`` only declares, by name.
 
     Raises:
         ModelError: missing, empty, cut off, no ONNX, without nodes, or with missing external data.
@@ -110,14 +112,20 @@ class OnnxModel:
         self.proto = _load_proto(self.path, is_optimised=bool(made))
         self.is_renamed = _make_legible(self.proto)
         self.is_edited = False
+        self.held: Mapping[str, NDArray[Any]] = {}
         self._made = made
         _check_external_data(self.path, self.proto)
 
-    def edited(self, proto: Any) -> OnnxModel:
-        """The same file with another graph in memory, whose external data are still found beside the file."""
+    def edited(self, proto: Any, held: Mapping[str, NDArray[Any]] | None = None) -> OnnxModel:
+        """The same file with another graph in memory, whose external data are still found beside the file.
+
+        Args:
+            proto: the graph.
+            held: weights that it only declares, see :func:`held_weights`.
+        """
         model = OnnxModel.__new__(OnnxModel)
         model.path, model.original, model.proto, model._made = self.path, self.original, proto, self._made
-        model.is_renamed, model.is_edited = self.is_renamed, True
+        model.is_renamed, model.is_edited, model.held = self.is_renamed, True, held or {}
         return model
 
     @property
@@ -500,6 +508,27 @@ def without_weights(proto: Any) -> Any:
     return onnx.ModelProto(
         ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions, graph=graph
     )
+
+
+def held_weights(proto: Any) -> dict[str, NDArray[Any]]:
+    """The large FP32 weights of a model in memory, for many parts of it that only declare them (:func:`declared`)."""
+    from onnx import numpy_helper
+
+    return {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in proto.graph.initializer
+        if dtype_name(tensor.data_type) == "float32"
+        and tensor.data_location != _EXTERNAL
+        and _tensor_bytes(tensor) > _SMALL_BYTES
+    }
+
+
+def declared(tensor: Any) -> Any:
+    """A weight without its values, which ONNX Runtime is given apart."""
+    declaration = type(tensor)(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=_EXTERNAL)
+    for key, value in (("location", "held"), ("length", str(_tensor_bytes(tensor)))):
+        declaration.external_data.add(key=key, value=value)
+    return declaration
 
 
 def _tensor_bytes(tensor: Any) -> int:

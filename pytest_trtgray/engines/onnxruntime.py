@@ -204,6 +204,9 @@ class OnnxRuntimeEngine(Engine):
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "256")
         source = self._source(options)
+        if held := self.model.held:
+            values = [self._ort.OrtValue.ortvalue_from_numpy(array) for array in held.values()]
+            options.add_external_initializers([*held], values)
         try:
             session = self._ort.InferenceSession(
                 source, options, providers=self._providers(), disabled_optimizers=self._disabled(options)
@@ -234,10 +237,11 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self.model.path.parent.resolve())
         )
+        # to ask a model for its size takes as long as to write it
+        if not self.model.is_edited and self.model.proto.ByteSize() > _MAX_INLINE_BYTES:
+            return str(self.model.path)
         proto = type(self.model.proto)()
         proto.CopyFrom(self.model.proto)
-        if proto.ByteSize() > _MAX_INLINE_BYTES and not self.model.is_edited:
-            return str(self.model.path)
         for node in proto.graph.node:
             node.name = node_name(node)
         load_small_weights(proto, self.model.path.parent)  # its shape inference reads no external data of such a model
