@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from pytest_trtgray.reporting.results import details_of
 BAD = frozenset({"slower", "differs", "changed", "fail", "missing"})
 NOTED_SHIFT = 0.05
 """A shift of the whole machine that a reader has to know of, or times and their change do not fit together."""
+ORIGINS = frozenset({"localised", "spread"})
+"""Outcomes of a search for what makes outputs wrong: it explains a failure, and is none."""
 DOUBTFUL = frozenset({"inconclusive", "faster", "not recorded"})
 
 
@@ -25,7 +27,8 @@ class Headline:
         text: the sentence.
         since: what it was compared with, and when that was recorded; empty where nothing was.
         findings: errors, then warnings, then advice, each with its remedy.
-        facts: of what is slower: what, by how much, since when, how sure; names and values.
+        facts: of what is slower: what, by how much, since when, how sure; of wrong outputs: where from, and why.
+            Names and values.
     """
 
     kind: str
@@ -43,8 +46,13 @@ class Headline:
 
     @property
     def rank(self) -> int:
-        """0 for a failure, 1 for a doubt, 2 otherwise."""
-        return 0 if self.is_bad else 1 if self.outcome in DOUBTFUL else 2
+        """0 for a failure and what explains one, 1 for a doubt, 2 otherwise."""
+        return 0 if self.is_bad or self.outcome in ORIGINS else 1 if self.outcome in DOUBTFUL else 2
+
+    @property
+    def errors(self) -> list[Mapping[str, Any]]:
+        """The findings that fail the check."""
+        return [finding for finding in self.findings if finding["severity"] == "error"]
 
 
 def headline(check: Mapping[str, Any]) -> Headline:
@@ -57,8 +65,30 @@ def headline(check: Mapping[str, Any]) -> Headline:
         text=check["summary"],
         since=since(details_of(check)),
         findings=tuple(sorted(check["findings"], key=lambda finding: order.get(finding["severity"], 3))),
-        facts=slower_facts(check),
+        facts=slower_facts(check) or origin_facts(check),
     )
+
+
+def headlines(checks: Iterable[Mapping[str, Any]]) -> list[Headline]:
+    """Of one engine: failures first, each before what explains it, then doubts, then the rest."""
+    lines = [headline(check) for check in checks]
+    failed = [line.test for line in lines if line.is_bad]
+
+    def place(line: Headline) -> tuple[int, int, bool]:
+        explains = line.outcome in ORIGINS
+        of_failure = failed.index(line.test) if line.test in failed and line.rank == 0 else len(failed)
+        return line.rank, of_failure, explains
+
+    return sorted(lines, key=place)
+
+
+def origin_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Which node makes the outputs wrong, and why; nothing of a check that has not looked for it."""
+    errors = [finding for finding in check["findings"] if finding["severity"] == "error"]
+    if check["outcome"] not in ORIGINS or not errors:
+        return ()
+    cause = details_of(check).get("cause")
+    return ("Where it comes from", errors[0]["what"].splitlines()[0]), *((("Why", f"it {cause}"),) if cause else ())
 
 
 def slower_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_trtgray.engines.layer_listing import layers_from_rows
 from pytest_trtgray.reporting.document import UNREADABLE, DocumentError, finite, read_document
-from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
+from pytest_trtgray.reporting.headline import ORIGINS, Headline, headline, headlines, percent_text, us_text
 from pytest_trtgray.vendor import quiet_import
 
 FIRST_ROWS = 25
@@ -47,26 +47,33 @@ class EngineSection:
     def verdict(self) -> str:
         """What failed first."""
         worst = self.headlines[0]
-        if worst.facts:
+        if worst.outcome == "slower" and worst.facts:
             return f"Slower: {worst.facts[0][1]}"
-        errors = self._errors
+        errors = worst.errors
         what = errors[0]["what"].splitlines()[0] if errors else worst.text
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return f"{worst.kind} {worst.outcome}: {what}{more}"
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """What got slower, by how much, since when and how sure; empty if something else failed first."""
-        return self.headlines[0].facts
+        """Of what got slower: by how much, since when, how sure; of wrong outputs, if it is known: where from, why."""
+        worst = self.headlines[0]
+        if worst.outcome == "slower":
+            return worst.facts[1:]
+        return self._origin.facts if self._origin else ()
 
     @property
     def remedy(self) -> str:
         """What to do about it."""
-        return str(self._errors[0]["remedy"]) if self._errors else ""
+        errors = (self._origin or self.headlines[0]).errors
+        return str(errors[0]["remedy"]) if errors else ""
 
     @property
-    def _errors(self) -> list[Mapping[str, Any]]:
-        return [finding for finding in self.headlines[0].findings if finding["severity"] == "error"]
+    def _origin(self) -> Headline | None:
+        """What explains the first failure."""
+        worst = self.headlines[0]
+        lines = (line for line in self.headlines if line.outcome in ORIGINS and line.test == worst.test)
+        return next(lines, None) if worst.is_bad else None
 
 
 @dataclass(frozen=True)
@@ -178,13 +185,12 @@ def sections_of(run: Mapping[str, Any], prefix: str = "r0", title: str = "") -> 
         engines.setdefault((check["engine"], check["runtime"], check["device"]), []).append(check)
     sections = []
     for number, ((engine, runtime, device), checks) in enumerate(engines.items()):
-        lines = sorted((headline(check) for check in checks), key=lambda line: line.rank)
         sections.append(
             EngineSection(
                 id=f"{prefix}e{number}",
                 name=f"{engine or '(no engine)'}{f' in {title}' if title else ''}",
                 where=" on ".join(part for part in (runtime, device) if part),
-                headlines=tuple(lines),
+                headlines=tuple(headlines(checks)),
                 data=_data(checks),
                 key=(engine, runtime, device),
             )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_trtgray.reporting.headline import Headline, headline, percent_text, us_text
+from pytest_trtgray.reporting.headline import Headline, headlines, percent_text, us_text
 from pytest_trtgray.reporting.results import details_of
 
 TOP_LAYERS = 5
@@ -40,7 +40,7 @@ def escaped(text: str) -> str:
 
 def _engine(key: tuple[str, str, str], checks: Sequence[Mapping[str, Any]]) -> list[str]:
     name, runtime, device = key
-    lines = sorted((headline(check) for check in checks), key=lambda line: line.rank)
+    lines = headlines(checks)
     where = " on ".join(part for part in (runtime, device) if part)
     rows = [f"| {_MARKS[_SIGNS[line.rank]]} {line.outcome} | {line.kind} | {escaped(line.text)} |" for line in lines]
     return [
@@ -50,18 +50,17 @@ def _engine(key: tuple[str, str, str], checks: Sequence[Mapping[str, Any]]) -> l
         "|---|---|---|",
         *rows,
         "",
-        *(text for line in lines if line.is_bad for text in _failure(line)),
+        *(text for line in lines if line.rank == 0 for text in _failure(line)),
         *(text for check in checks for text in _layers(check)),
     ]
 
 
 def _failure(line: Headline) -> list[str]:
     parts = [f"**{line.kind} {line.outcome}**" + (f" ({escaped(line.since)})" if line.since else ""), ""]
-    for finding in line.findings:
-        if finding["severity"] == "error":
-            parts.append(f"- {escaped(finding['what'].splitlines()[0])}")
-            if finding["remedy"]:
-                parts.append(f"  <br>→ {escaped(finding['remedy'])}")
+    for finding in line.errors:
+        parts.append(f"- {escaped(finding['what'].splitlines()[0])}")
+        if finding["remedy"]:
+            parts.append(f"  <br>→ {escaped(finding['remedy'])}")
     return [*parts, ""]
 
 

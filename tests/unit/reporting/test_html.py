@@ -10,6 +10,7 @@ import pytest
 
 from pytest_trtgray.reporting.headline import since, slower_facts
 from pytest_trtgray.reporting.html import render, sections_of
+from pytest_trtgray.reporting.markdown import render_markdown
 from tests.documents import document
 
 MIB = 1 << 20
@@ -49,6 +50,53 @@ def test_a_failure_that_is_no_slowdown_says_what_and_what_to_do() -> None:
     assert "outputs differs: output &#39;hidden&#39;: 3 of 1000 elements differ</p>" in top
     assert '<p class="remedy">Look at it.</p>' in top
     assert "How sure" not in top
+
+
+def localised(outcome: str = "differs") -> dict[str, Any]:
+    """A run in which it was looked for what makes the outputs wrong."""
+    run = document()
+    outputs = run["checks"][1]
+    wrong = {"severity": "error", "where": "hidden", "rule": "accuracy", "evidence": {}}
+    outputs.update(outcome=outcome, findings=[{**wrong, "what": "outputs differ", "remedy": "Allow it."}])
+    what = "MatMul '/layer.6/MatMul' makes the outputs wrong: it adds 0.05\nthis alone makes 93 %"
+    findings = [{**wrong, "what": what, "remedy": "Export both from one checkpoint."}]
+    details = {"cause": "has a weight that is 1.05 times the reference's"}
+    run["checks"].append(
+        {**outputs, "kind": "origin", "outcome": "localised", "findings": findings, "details": details}
+    )
+    return run
+
+
+def test_wrong_outputs_say_where_they_come_from() -> None:
+    run = localised()
+    text = body(render([run]))
+    top = text.partition('<main id="main">')[0]
+
+    assert (
+        "<dt>Where it comes from</dt><dd>MatMul &#39;/layer.6/MatMul&#39; makes the outputs wrong: it adds 0.05</dd>"
+        in top
+    )
+    assert "<dt>Why</dt><dd>it has a weight that is 1.05 times the reference&#39;s</dd>" in top
+    assert '<p class="remedy">Export both from one checkpoint.</p>' in top
+    assert [line.kind for line in sections_of(run)[0].headlines][:2] == ["outputs", "origin"]
+    assert text.index("<strong>origin</strong>") < text.index("<strong>timing</strong>")
+    assert "**origin localised**" in render_markdown(run)
+
+
+def test_what_was_looked_for_without_a_failure_is_none() -> None:
+    (section,) = sections_of(localised("pass"))
+
+    assert not section.is_bad
+    assert section.facts == ()
+
+
+def test_what_explains_another_failure_is_not_the_first_thing_said() -> None:
+    run = localised("pass")
+    run["checks"].append({**document(slower=7)["checks"][0], "test": "test_other"})
+    (section,) = sections_of(run)
+
+    assert section.verdict.startswith("Slower: ")
+    assert "Where it comes from" not in dict(section.facts)
 
 
 def slower_check(**changes: Any) -> dict[str, Any]:
