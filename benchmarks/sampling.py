@@ -34,6 +34,7 @@ from scipy import stats
 from pytest_trtgray import SamplingProfiler
 from pytest_trtgray.engines.base import Engine, TimingContext
 from pytest_trtgray.engines.loading import LoadOptions, load_engine
+from pytest_trtgray.engines.profiles import opt_shapes
 from pytest_trtgray.feeds import Feed, make_feed
 from pytest_trtgray.serving.policy import CANARY, FAULT, LEARNING, OFF, Policy
 from tests import models
@@ -51,8 +52,7 @@ POLICIES = {policy.name: policy for policy in (OFF, LEARNING, FAULT, CANARY)}
 def given(options: argparse.Namespace) -> tuple[Engine, Feed]:
     """The engine that was asked for, and an input of its optimal shapes."""
     engine = load_engine(options.engine, LoadOptions(runtime=options.runtime, precision=options.precision))
-    profile = engine.info.profiles[0] if engine.info.profiles else {}
-    return engine, make_feed(engine.info.inputs, {name: bounds.opt for name, bounds in profile.items()}, 0)
+    return engine, make_feed(engine.info.inputs, opt_shapes(engine.info.profiles[0]), 0)
 
 
 def network(folder: Path) -> tuple[Engine, Feed]:

@@ -52,7 +52,7 @@ class Headline:
     @property
     def errors(self) -> list[Mapping[str, Any]]:
         """The findings that fail the check."""
-        return [finding for finding in self.findings if finding["severity"] == "error"]
+        return _errors(self.findings)
 
 
 def headline(check: Mapping[str, Any]) -> Headline:
@@ -82,9 +82,13 @@ def headlines(checks: Iterable[Mapping[str, Any]]) -> list[Headline]:
     return sorted(lines, key=place)
 
 
+def _errors(findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [finding for finding in findings if finding["severity"] == "error"]
+
+
 def origin_facts(check: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Which node makes the outputs wrong, and why; nothing of a check that has not looked for it."""
-    errors = [finding for finding in check["findings"] if finding["severity"] == "error"]
+    errors = _errors(check["findings"])
     if check["outcome"] not in ORIGINS or not errors:
         return ()
     cause = details_of(check).get("cause")

@@ -35,7 +35,10 @@ class Budget:
             self._spent_us += us
 
     def allows(self, limit: float | None, planned_us: float = 0.0) -> bool:
-        """Whether ``planned_us`` more keep the cost below ``limit`` (a part of the time served; ``None``: any)."""
+        """Whether ``planned_us`` more keep the cost below ``limit`` (a part of the time served; ``None``: any).
+
+        What was asked for last is saved up for: nothing is forgotten before it can be paid.
+        """
         if limit and planned_us:
             self._memory_us = max(MEMORY_US, planned_us / limit)
         return limit is None or max(self._spent_us, 0.0) + planned_us <= limit * self._served_us

@@ -18,7 +18,7 @@ from pytest_trtgray.engines.base import DEFAULT_TIMING, Engine
 from pytest_trtgray.engines.building import shows_unfused
 from pytest_trtgray.engines.loading import LoadOptions, build_again, load_engine
 from pytest_trtgray.engines.onnx_model import OnnxModel
-from pytest_trtgray.engines.profiles import ShapeRequest, parse_shapes
+from pytest_trtgray.engines.profiles import ShapeRequest, opt_shapes, parse_shapes
 from pytest_trtgray.engines.tensorrt import TensorRTEngine
 from pytest_trtgray.engines.tensorrt_taps import DebugTaps, MarkedTaps, debug_listener
 from pytest_trtgray.feeds import make_feed
@@ -60,7 +60,7 @@ def engine(name: str, networks: Path, folder: Path, runtime: str) -> Engine:
 
 
 def opt_feed(engine: Engine) -> dict[str, np.ndarray]:
-    return make_feed(engine.info.inputs, {name: bounds.opt for name, bounds in engine.info.profiles[0].items()})
+    return make_feed(engine.info.inputs, opt_shapes(engine.info.profiles[0]))
 
 
 def show(found: Localisation) -> None:

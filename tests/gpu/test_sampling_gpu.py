@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from pytest_trtgray.engines.flavour import shares_profiles
 from pytest_trtgray.errors import EngineError, ShapeError
 from pytest_trtgray.serving.buckets import Block
 from pytest_trtgray.serving.policy import CANARY, OFF, Policy
+from tests.request_threads import MAX_ROWS, ask_while_policies_change
 
 ANY_COST = Policy("half", 0.5, None)
 
@@ -71,27 +71,13 @@ def test_sessions_have_layers_and_engine(net: Engine) -> None:
 @pytest.mark.usefixtures("contexts")
 def test_from_many_threads_while_policies_change(net: Engine) -> None:
     """PyCUDA keeps a stack of contexts for each thread; none may be left on it, and none be missing."""
-    wanted = [net.run(feed(rows)) for rows in range(1, 6)]
-    wrong: list[Exception] = []
+    wanted = {rows: net.run(feed(rows)) for rows in range(1, MAX_ROWS + 1)}
 
-    def ask(thread: int) -> None:
-        for number in range(60):
-            rows = (number + thread) % 5
-            try:
-                assert_same(profiler.run(feed(rows + 1)), wanted[rows])
-            except (AssertionError, EngineError) as error:
-                wrong.append(error)
+    def ask(rows: int) -> None:
+        assert_same(profiler.run(feed(rows)), wanted[rows])
 
     with SamplingProfiler(net, feed(), policy=OFF, contexts=2, iterations=7, max_buckets=2) as profiler:
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for number in range(30):
-            profiler.switch((CANARY, OFF, ANY_COST)[number % 3])
-            profiler.report_fault()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
+        assert ask_while_policies_change(profiler, ask) == []
         assert profiler.status.served == 240
 
 

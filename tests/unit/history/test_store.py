@@ -28,7 +28,7 @@ from tests.run_series import START, World, layer_key
 TABLES = ("runs", "series", "checks", "layers", "layer_times", "outputs", "findings", "log_records")
 
 # What other processes run. All modules are imported before they fork: the time goes to the database, and all at once.
-PREPARED = """
+PREPARED = '''
 import os, signal, sys
 import alembic.command, psycopg, sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.dialects.sqlite
 from sqlalchemy import Engine, event, inspect
@@ -38,7 +38,23 @@ from pytest_trtgray.history.store import History
 from pytest_trtgray.history.migrating import ensure_current, version_of
 from tests.documents import document
 from tests.run_series import World
-"""
+
+def is_killed(statement, work):
+    """Whether a child ends before its work does: it is killed at the statement of this number."""
+    child = os.fork()
+    if child == 0:
+        left = [statement]
+        @event.listens_for(Engine, sys.argv[2])
+        def count(*_):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or status == 0, status
+    return status != 0
+'''
 WRITERS = (
     PREPARED
     + """
@@ -62,23 +78,8 @@ KILLED = (
     + """
 rows = rows_of({**document(6, slower=2), "run": {"id": "x"}})
 
-def write_until(url, statement):
-    left = [statement]
-    @event.listens_for(Engine, sys.argv[2])
-    def count(*_):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    History(Database(url)).add(rows)
-    os._exit(0)
-
 for statement in range(1, 100):
-    child = os.fork()
-    if child == 0:
-        write_until(sys.argv[1], statement)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0, status
+    if not is_killed(statement, lambda: History(Database(sys.argv[1])).add(rows)):
         print(statement - 1)
         break
     # nothing of it is there, or all
@@ -96,28 +97,15 @@ for statement in range(1, 100):
 MIGRATION_KILLED = (
     PREPARED
     + """
-def migrate_until(url, statement):
-    left = [statement]
-    @event.listens_for(Engine, sys.argv[2])
-    def count(*_):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    ensure_current(Database(url))
-    os._exit(0)
-
 for statement in range(1, 100):
-    child = os.fork()
-    if child == 0:
-        migrate_until(sys.argv[1], statement)
-    _, status = os.waitpid(child, 0)
+    killed = is_killed(statement, lambda: ensure_current(Database(sys.argv[1])))
     with Database(sys.argv[1]).reading() as connection:
         found = version_of(connection), len(inspect(connection).get_indexes("trtgray_layer_times"))
     assert found in ((1, 1), (2, 0)), (statement, found)
     if found == (2, 0):
         print(statement)
         break
-    assert os.WIFSIGNALED(status), (statement, status)
+    assert killed, statement
 """
 )
 

@@ -23,6 +23,7 @@ from pytest_trtgray.engines.onnxruntime import OnnxRuntimeEngine
 from pytest_trtgray.errors import EngineError, ShapeError
 from pytest_trtgray.serving.buckets import Block
 from pytest_trtgray.serving.policy import CANARY, LEARNING, OFF, Policy
+from tests.request_threads import MAX_ROWS, ask_while_policies_change
 from tests.unit.helpers import ort_engine
 
 ANY_COST = Policy("half", 0.5, None)
@@ -105,25 +106,13 @@ class TestAnswers:
                 np.testing.assert_allclose(answer["y"], engine.run(feed(seed=seed))["y"], rtol=1e-5)
 
     def test_from_many_threads_while_policies_change(self, engine: OnnxRuntimeEngine) -> None:
-        wrong: list[int] = []
+        wanted = {rows: engine.run(feed(rows))["y"] for rows in range(1, MAX_ROWS + 1)}
+
+        def ask(rows: int) -> None:
+            np.testing.assert_array_equal(profiler.run(feed(rows))["y"], wanted[rows])
+
         with SamplingProfiler(engine, feed(), policy=OFF, contexts=2, iterations=7, max_buckets=2) as profiler:
-            wanted = [engine.run(feed(rows))["y"] for rows in range(1, 6)]
-
-            def ask(thread: int) -> None:
-                for number in range(60):
-                    rows = (number + thread) % 5
-                    if not np.array_equal(profiler.run(feed(rows + 1))["y"], wanted[rows]):
-                        wrong.append(number)
-
-            threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for number in range(30):
-                profiler.switch((CANARY, OFF, ANY_COST)[number % 3])
-                profiler.report_fault()
-            for thread in threads:
-                thread.join()
-            assert wrong == []
+            assert ask_while_policies_change(profiler, ask) == []
             assert profiler.status.served == 240
             assert len(profiler.status.shapes) == 3  # two, and the others
 
